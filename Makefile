@@ -1,0 +1,90 @@
+# On a fresh machine with python3 (3.11 or newer) and make: `make demo` runs the main job, `make test` checks everything.
+# Both install the built wheel, not the source tree: the root folders export/, quantize/, bench/ and targets/ exist under
+# their published names only there.
+
+PYTHON ?= python3
+VENV   ?= .venv
+CASES  ?=
+
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --constraint constraints.txt
+WHEEL   := $(VENV)/dist/edge_latup-*.whl
+ROOMS   := edge_latup export quantize bench targets
+# Folders too, so that a removed file is noticed.
+SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -not -name '.*' 2>/dev/null)
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types rooms slow browser clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer)  VENV=$(VENV)  CASES=folder of labelled cases, for demo"
+
+install: $(VENV)/.installed  ## Make the virtual environment and install edge-latup with the engineer's packages
+
+demo: $(VENV)/.installed  ## Run the main job: export, compress, benchmark, report (CASES=folder: on your own cases)
+	$(BIN)/edge-latup demo $(if $(CASES),--cases "$(CASES)")
+
+test: lint types rooms  ## Lint, check types and imports, run the tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev  ## Lint, and check the formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# From another folder, so that the installed package is seen and not ./edge_latup.
+types: $(VENV)/.dev $(VENV)/.installed  ## Check the types of the installed package
+	cd $(VENV) && bin/mypy --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" -p edge_latup
+
+rooms: $(VENV)/.dev $(VENV)/.installed  ## Check that imports between rooms go one way
+	cd $(VENV) && bin/lint-imports --config "$(CURDIR)/pyproject.toml" --no-cache --no-logo
+
+slow: $(VENV)/.dev $(VENV)/.installed  ## Run the tests that take minutes
+	$(BIN)/pytest -m slow
+
+browser:  ## Install Chromium, with which the tests look at the report (Debian and Ubuntu, as root)
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then \
+		echo "a browser is here: nothing to install"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-dejavu-core; \
+	else \
+		echo "no chromium on PATH, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install chromium" >&2; exit 1; \
+	fi
+
+clean:  ## Remove the virtual environment and all that the tools made
+	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); fi
+	rm -rf build dist edge_latup.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: '$(PYTHON)' is not Python 3.11 or newer ($$($(PYTHON) --version 2>&1))" >&2; \
+		echo "hint: make ... PYTHON=python3.11; the engineer's side is pinned and tested on 3.11." >&2; \
+		echo "      Python 3.10 runs the clinic core only: pip install -c constraints.txt '.[core]'" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { \
+		echo "hint: on Debian and Ubuntu the venv module is a package of its own: apt-get install python3-venv" >&2; exit 2; }
+	$(INSTALL) setuptools
+	touch $@
+
+# A left-over build/ would put removed files into the wheel.
+$(VENV)/.wheel: $(VENV)/.made pyproject.toml README.md LICENSE NOTICE $(SOURCES)
+	rm -rf build $(VENV)/dist
+	$(PIP) wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir $(VENV)/dist .
+	rm -rf build edge_latup.egg-info
+	touch $@
+
+# Dependencies move only with these two files; a change in the sources re-installs the wheel alone.
+$(VENV)/.engineer: pyproject.toml constraints.txt | $(VENV)/.wheel
+	$(INSTALL) "$$(echo $(WHEEL))[engineer]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.engineer | $(VENV)/.wheel
+	$(INSTALL) "$$(echo $(WHEEL))[engineer,test,dev]"
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.wheel $(VENV)/.engineer
+	$(PIP) install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
+	touch $@

@@ -1,0 +1,63 @@
+"""The core is light: importing it, and asking for help, loads none of the heavy packages."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HELP_SECONDS = 0.5
+IMPORT_CORE = Path(__file__).parent / "import_core.py"
+HELP = """
+import runpy, sys
+heavy = {*runpy.run_path(sys.argv.pop(1))["HEAVY"], "scipy", "nibabel"}
+sys.argv[:] = ["edge-latup", "--help"]
+from edge_latup.cli import main
+try:
+    main()
+except SystemExit:
+    print("LOADED", *sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def edge_latup() -> Path:
+    return Path(sys.executable).parent / "edge-latup"
+
+
+def test_importing_the_core_loads_nothing_heavy(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, IMPORT_CORE], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {"edge_latup.cli", "edge_latup.cases.read", "edge_latup.runtimes.base"} <= set(report["modules"])
+    assert report["heavy"] == []
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HELP, IMPORT_CORE], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["LOADED"]
+
+
+def test_help_is_quick(edge_latup: Path, tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        subprocess.run([edge_latup, "--help"], check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
+        seconds.append(time.perf_counter() - start)
+    # The first run warms the disk cache.
+    assert statistics.median(seconds[1:]) < HELP_SECONDS, seconds
+
+
+def test_every_command_explains_itself(edge_latup: Path, tmp_path: Path) -> None:
+    listing = "from edge_latup.cli import app; print(*(c.name or c.callback.__name__ for c in app.registered_commands))"
+    names = subprocess.run([sys.executable, "-c", listing], check=True, capture_output=True, text=True, cwd=tmp_path).stdout.split()
+    assert "phantom" in names
+    for name in names:
+        done = subprocess.run([edge_latup, name.replace("_", "-"), "--help"], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, f"{name}: {done.stderr}"

@@ -1,0 +1,5 @@
+"""`python -m edge_latup`."""
+
+from edge_latup.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Cases: find, read, check and write exams."""

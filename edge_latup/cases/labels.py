@@ -1,0 +1,63 @@
+"""Label conventions: what each data set's numbers mean, as canonical 1 necrotic core, 2 oedema, 3 enhancing tumour."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_latup.errors import CaseError
+
+Convention = Literal["brats-2023", "brats-2021", "brats-2013", "msd"]
+
+TO_CANONICAL: Final[dict[Convention, dict[int, int]]] = {
+    "brats-2023": {0: 0, 1: 1, 2: 2, 3: 3},
+    "brats-2021": {0: 0, 1: 1, 2: 2, 4: 3},
+    # 2013 tells necrosis (1) from non-enhancing core (3); both are the non-enhancing core of later years.
+    "brats-2013": {0: 0, 1: 1, 2: 2, 3: 1, 4: 3},
+    # The Medical Segmentation Decathlon numbers oedema 1 and non-enhancing core 2.
+    "msd": {0: 0, 1: 2, 2: 1, 3: 3},
+}
+FROM_CANONICAL: Final[dict[Convention, tuple[int, int, int, int]]] = {
+    "brats-2023": (0, 1, 2, 3),
+    "brats-2021": (0, 1, 2, 4),
+    "brats-2013": (0, 1, 2, 4),
+    "msd": (0, 2, 1, 3),
+}
+
+
+def convention_of(values: set[int], named: Convention) -> Convention:
+    """The convention a label file is written in: what its naming says, corrected by the values it holds."""
+    if named == "msd":
+        return named
+    if 4 in values:
+        return "brats-2013" if 3 in values else "brats-2021"
+    return "brats-2023" if 3 in values else named
+
+
+def to_canonical(label: NDArray[np.generic], convention: Convention, source: str) -> NDArray[np.uint8]:
+    """uint8 canonical labels.
+
+    Raises:
+        CaseError: a value is not an integer, or is not one of the convention's.
+    """
+    known = TO_CANONICAL[convention]
+    values = np.unique(label)
+    unknown = [value for value in values.tolist() if value not in known]
+    if unknown:
+        raise CaseError(
+            f"{source} holds label values {unknown[:8]}, which {convention} does not have (it has {sorted(known)})",
+            "give a label map with whole BraTS or MSD values, or remove the file to treat the case as unlabelled",
+        )
+    canonical = np.zeros(label.shape, dtype=np.uint8)
+    for value, meaning in known.items():
+        if meaning:
+            canonical[label == value] = meaning
+    return canonical
+
+
+def from_canonical(label: NDArray[np.uint8], convention: Convention) -> NDArray[np.uint8]:
+    """Canonical labels written in a data set's own numbers, uint8."""
+    numbers: NDArray[np.uint8] = np.array(FROM_CANONICAL[convention], dtype=np.uint8)[label]
+    return numbers

@@ -1,0 +1,33 @@
+"""Overlap metrics per region."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_latup.spec import REGIONS, Region
+
+Mask = NDArray[np.bool_]
+
+
+def region_mask(label: NDArray[np.uint8], region: Region) -> Mask:
+    """Boolean mask of a BraTS region in a canonical label map."""
+    mask: Mask = np.isin(label, REGIONS[region])
+    return mask
+
+
+def dice(first: Mask, second: Mask) -> float:
+    """2|A and B| / (|A| + |B|); two empty masks agree fully: 1."""
+    size = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
+    return 2 * int(np.count_nonzero(first & second)) / size if size else 1.0
+
+
+def iou(first: Mask, second: Mask) -> float:
+    """|A and B| / |A or B|; two empty masks agree fully: 1."""
+    union = int(np.count_nonzero(first | second))
+    return int(np.count_nonzero(first & second)) / union if union else 1.0
+
+
+def dice_by_region(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> dict[Region, float]:
+    """Dice of WT, TC and ET between two canonical label maps of one shape."""
+    return {region: dice(region_mask(first, region), region_mask(second, region)) for region in REGIONS}

@@ -1,0 +1,1 @@
+"""From a case to a label map: normalise, crop or slide, infer, paste back."""

@@ -1,0 +1,93 @@
+"""From a case to the network's input: orientation, normalisation, spatial policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_latup.cases.read import Case
+from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size
+
+Image = NDArray[np.float32]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropBox:
+    """Where a crop of `size` lies in a volume of `shape`; starts are negative where the volume is smaller and is padded."""
+
+    start: Size
+    size: Size
+    shape: Size
+
+    def _slices(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """(in the volume, in the crop) of the part they share, whatever axes come before."""
+        volume: list[Any] = [...]
+        crop: list[Any] = [...]
+        for start, size, length in zip(self.start, self.size, self.shape, strict=True):
+            first, last = max(start, 0), min(start + size, length)
+            volume.append(slice(first, last))
+            crop.append(slice(first - start, last - start))
+        return tuple(volume), tuple(crop)
+
+    def cut(self, array: NDArray[ScalarT]) -> NDArray[ScalarT]:
+        """The crop of `array`, whose last three axes are the volume's; zeros where it reaches outside."""
+        volume, crop = self._slices()
+        out = np.zeros((*array.shape[:-3], *self.size), dtype=array.dtype)
+        out[crop] = array[volume]
+        return out
+
+    def paste(self, array: NDArray[ScalarT]) -> NDArray[ScalarT]:
+        """A volume of zeros with the crop put back at its place."""
+        volume, crop = self._slices()
+        out = np.zeros((*array.shape[:-3], *self.shape), dtype=array.dtype)
+        out[volume] = array[crop]
+        return out
+
+    def add(self, array: NDArray[np.float32], total: NDArray[np.float32]) -> None:
+        """Add the crop into a volume in place."""
+        volume, crop = self._slices()
+        total[volume] += array[crop]
+
+
+def centre_box(shape: tuple[int, ...], size: Size) -> CropBox:
+    """The centred crop, rounding down: on 240 x 240 x 155 a 128^3 crop starts at (56, 56, 13)."""
+    x, y, z = ((length - part) // 2 for length, part in zip(shape[-3:], size, strict=True))
+    a, b, c = shape[-3:]
+    return CropBox(start=(x, y, z), size=size, shape=(a, b, c))
+
+
+def min_max(image: Image, axes: tuple[int, ...]) -> Image:
+    """Scale to [0, 1] over `axes`; what is constant there becomes 0."""
+    low = image.min(axis=axes, keepdims=True)
+    span = image.max(axis=axes, keepdims=True) - low
+    scaled: Image = (image - low) / np.where(span > 0, span, 1)
+    return scaled.astype(np.float32, copy=False)
+
+
+def normalise_before_crop(image_cxyz: Image, how: Normalisation) -> Image:
+    """The part of the normalisation that sees the whole volume."""
+    return min_max(image_cxyz, (1, 2)) if how == "per_slice_precrop" else image_cxyz
+
+
+def normalise_after_crop(image_cxyz: Image, how: Normalisation) -> Image:
+    """The part of the normalisation that sees only what the network sees."""
+    return min_max(image_cxyz, (1, 2, 3)) if how == "per_volume_postcrop" else image_cxyz
+
+
+def oriented(case: Case, spec: ModelSpec) -> Image:
+    """The case's modalities in the spec's order and orientation: float32 (channels, x, y, z), raw intensities."""
+    turned = [case.grid.reorient(case.images[modality], spec.orientation) for modality in spec.modalities]
+    return np.stack(turned).astype(np.float32, copy=False)
+
+
+def crop_input(case: Case, spec: ModelSpec, size: Size | None = None) -> tuple[Image, CropBox]:
+    """The centre crop of a case, normalised: float32 (channels, D, H, W) in [0, 1], and where it lies."""
+    image = normalise_before_crop(oriented(case, spec), spec.normalisation)
+    policy = spec.spatial if isinstance(spec.spatial, CentreCrop) else CentreCrop(size=spec.spatial.size)
+    box = centre_box(image.shape, size or policy.size)
+    cut: Image = box.cut(image).astype(np.float32, copy=False)
+    return normalise_after_crop(cut, spec.normalisation), box

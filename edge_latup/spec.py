@@ -1,0 +1,88 @@
+"""The model spec: all that turns a case into a network's input and its output into a label map."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from edge_latup.records import Record
+
+Modality = Literal["flair", "t1ce", "t2", "t1"]
+MODALITIES: Final[tuple[Modality, ...]] = ("flair", "t1ce", "t2", "t1")
+Region = Literal["WT", "TC", "ET"]
+REGIONS: Final[dict[Region, tuple[int, ...]]] = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+"""BraTS regions as sets of canonical labels: 1 necrotic core, 2 oedema, 3 enhancing tumour."""
+Normalisation = Literal["per_volume_postcrop", "per_slice_precrop"]
+Size = tuple[int, int, int]
+
+
+class NetworkSpec(Record):
+    """Which network a checkpoint belongs to, and its constructor arguments."""
+
+    family: Literal["latup-net"] = "latup-net"
+    in_channels: int = Field(3, ge=1)
+    out_channels: int = Field(4, ge=2)
+    width: int = Field(32, ge=8, multiple_of=8)
+    attention: bool = True
+    upsample: Literal["nearest", "trilinear"] = "nearest"
+
+
+class CentreCrop(Record):
+    """One pass over the centre of the volume; outside it the result is background (LATUP-Net's published protocol).
+
+    On the BraTS grid (240 x 240 x 155) a 128^3 crop is x 56:184, y 56:184, z 13:141. A smaller volume is padded with zeros.
+    """
+
+    kind: Literal["centre-crop"] = "centre-crop"
+    size: Size = (128, 128, 128)
+
+
+class SlidingWindow(Record):
+    """Overlapping windows whose probabilities are averaged; the last window of each axis is aligned with the volume's end."""
+
+    kind: Literal["sliding-window"] = "sliding-window"
+    size: Size = (128, 128, 128)
+    overlap: float = Field(0.25, ge=0, lt=1)
+
+
+Spatial = Annotated[CentreCrop | SlidingWindow, Field(discriminator="kind")]
+
+
+class ModelSpec(Record):
+    """Everything about a model that is not its weights. Spatial axes are in `orientation` order."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    network: NetworkSpec | None = None
+    modalities: tuple[Modality, ...] = ("flair", "t1ce", "t2")
+    orientation: Annotated[str, Field(pattern="^[LR][AP][SI]$")] = "LPS"
+    normalisation: Normalisation = "per_volume_postcrop"
+    spatial: Spatial = CentreCrop()
+    labels: tuple[int, ...] = (0, 1, 2, 3)
+    """Canonical label of each output channel."""
+    divisor: int = Field(8, ge=1)
+    """Every spatial size the network sees is a multiple of this."""
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if len(set(self.modalities)) != len(self.modalities) or not self.modalities:
+            raise ValueError(f"modalities must be distinct and at least one, got {self.modalities}")
+        bad = [size for size in self.spatial.size if size <= 0 or size % self.divisor]
+        if bad:
+            raise ValueError(f"spatial.size {self.spatial.size} must be positive multiples of {self.divisor}")
+        if self.network is not None:
+            self._matches_network(self.network)
+        return self
+
+    def _matches_network(self, network: NetworkSpec) -> None:
+        if network.in_channels != len(self.modalities):
+            raise ValueError(f"the network takes {network.in_channels} channels but {len(self.modalities)} modalities are declared")
+        if network.out_channels != len(self.labels):
+            raise ValueError(f"the network gives {network.out_channels} channels but {len(self.labels)} labels are declared")
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape of one network input, (1, modalities, D, H, W)."""
+        return (1, len(self.modalities), *self.spatial.size)

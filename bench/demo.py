@@ -1,0 +1,101 @@
+"""The main job from end to end on the embedded checkpoint: phantoms, export, compression, bench, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from edge_latup.artifact import Artifact
+from edge_latup.bench.report import render_report
+from edge_latup.bench.run import Entry, Plan, run_bench
+from edge_latup.cases.cohort import write_cohort
+from edge_latup.cases.layout import CaseFiles, find_cases
+from edge_latup.errors import MissingDependencyError
+from edge_latup.export.torch_onnx import export_onnx, export_reference
+from edge_latup.quantize.calibration import make_calibration
+from edge_latup.quantize.methods import quantize
+
+CALIBRATION_SEED: Final = 11
+EVALUATION_SEED: Final = 12
+"""Neither is a seed the demo checkpoint was trained on; the bench checks that by the cases' hashes."""
+CALIBRATION_CASES: Final = 4
+NOTE: Final = "demo checkpoint, trained for hours, not weeks, mostly on synthetic cases: not for clinical use"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """What the demo made."""
+
+    run: Path
+    report: Path
+
+
+def demo_checkpoint() -> Path:
+    """Folder of the checkpoint that ships with the package: full LATUP-Net, its spec and its model card."""
+    return Path(str(files("edge_latup") / "demo"))
+
+
+def _stamp() -> str:
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], None]) -> list[CaseFiles]:
+    made = []
+    for case in write_cohort(folder, cases=count, seed=seed):
+        made.append(case)
+        progress(f"phantom {len(made)} of {count} in {folder.name}")
+    return made
+
+
+def _compress(fp32: Artifact, folder: Path, calibration: Path, progress: Callable[[str], None]) -> list[Entry]:
+    """Every method this CPU can run in OpenVINO."""
+    progress("compressing: dynamic-range")
+    made = [quantize(fp32, "dynamic-range", folder / "dynamic-range")]
+    progress("compressing: bf16")
+    try:
+        made.append(quantize(fp32, "bf16", folder / "bf16"))
+    except MissingDependencyError as error:
+        progress(f"no bf16 row: {error.message}")
+    progress("compressing: int8")
+    made.append(quantize(fp32, "int8", folder / "int8", calibration=make_calibration([calibration], fp32.manifest.spec)))
+    return [Entry(artifact=artifact, runtime="openvino") for artifact in made]
+
+
+def run_demo(
+    out: Path, *, checkpoint: Path, cases: Sequence[Path], phantoms: int, command: str, progress: Callable[[str], None]
+) -> Demo:  # fmt: skip
+    """Run the road and render its report.
+
+    Args:
+        out: phantoms are kept here between runs; each run gets a folder of its own.
+        checkpoint: checkpoint folder.
+        cases: folders of the user's own cases, evaluated beside the phantoms.
+        phantoms: how many held-out phantoms to evaluate on.
+        command: as typed, for the record.
+        progress: gets a line at each step.
+
+    Raises:
+        EdgeLatupError: any step's own error.
+    """
+    own = [case for folder in cases for case in find_cases(folder)]
+    run = out / _stamp()
+    calibration, evaluation = out / "phantoms-calibration", out / "phantoms-evaluation"
+    _phantoms(calibration, CALIBRATION_SEED, CALIBRATION_CASES, progress)
+    held_out = _phantoms(evaluation, EVALUATION_SEED, phantoms, progress)
+    progress("exporting to ONNX and proving parity with PyTorch")
+    artifacts = run / "artifacts"
+    reference = export_reference(checkpoint, artifacts / "pytorch")
+    fp32 = export_onnx(checkpoint, artifacts / "fp32")
+    entries = (
+        Entry(artifact=reference, runtime="pytorch", timed_only=True),
+        Entry(artifact=fp32, runtime="openvino"),
+        *_compress(fp32, artifacts, calibration, progress),
+    )
+    plan = Plan(entries=entries, cases=(*held_out, *own), reference="fp32", baseline="pytorch", command=command, notes=(NOTE,))
+    run_bench(plan, run / "records", progress)
+    progress("rendering the report")
+    return Demo(run=run / "records", report=render_report(run / "records", run / "report.html"))

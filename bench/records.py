@@ -1,0 +1,146 @@
+"""Records of a bench run: raw samples and per-case values on disk, statistics derived when read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from edge_latup.cases.identity import CaseOrigin
+from edge_latup.manifest import Format, Precision, RuntimeName, Storage
+from edge_latup.records import Record
+from edge_latup.spec import Region
+from edge_latup.targets.host import Host
+
+
+class TimingRow(Record):
+    """One artifact on one runtime, timed in a process of its own. `label` is always "measured" here."""
+
+    schema_version: Literal[1] = 1
+    label: Literal["measured"] = "measured"
+    artifact: str
+    artifact_sha256: str
+    format: Format
+    runtime: RuntimeName
+    runtime_version: str
+    precision: Precision
+    """Declared by the manifest."""
+    storage: Storage
+    executed_float: str
+    """Precision of the float part, read back from the runtime: "f32", "bf16", "f16"."""
+    executed_kernels: dict[str, int]
+    """Operations by the precision they were executed in."""
+    executed_convolutions: dict[str, int]
+    """Convolutions and transposed convolutions by the precision they were executed in."""
+    input_shape: tuple[int, ...]
+    threads: int
+    warm_up_runs: int
+    samples_ms: tuple[float, ...] = Field(min_length=1)
+    load_ms: float
+    """Reading and compiling the model, from a cold cache."""
+    first_inference_ms: float
+    peak_rss_bytes: int
+    """Of the whole process."""
+    rss_delta_bytes: int
+    """Peak minus what the process held after its imports and before the model was loaded."""
+    model_bytes: int
+    load_average: float
+    """Of the machine, when the timing began: above the thread count, the figures are disturbed."""
+    started: str
+    """UTC, ISO 8601."""
+    host: Host
+
+    @property
+    def p50_ms(self) -> float:
+        """Median latency."""
+        return float(np.percentile(self.samples_ms, 50))
+
+    @property
+    def p90_ms(self) -> float:
+        """90th percentile of latency."""
+        return float(np.percentile(self.samples_ms, 90))
+
+    @property
+    def crops_per_second(self) -> float:
+        """Throughput of the one stream that was timed."""
+        return len(self.samples_ms) * 1000 / sum(self.samples_ms)
+
+
+class RegionDrift(Record):
+    """One region of one case: candidate, reference and label."""
+
+    dice_reference: float | None
+    """Dice of the reference's output with the label; None where the case has no label."""
+    dice_candidate: float | None
+    agreement: float
+    """Dice of the reference's output with the candidate's."""
+    iou_reference: float | None
+    iou_candidate: float | None
+    hd95_reference_mm: float | None
+    """None without a label, or where just one of the two masks is empty and no distance exists."""
+    hd95_candidate_mm: float | None
+    volume_reference_ml: float
+    volume_candidate_ml: float
+
+    @property
+    def dice_drop(self) -> float | None:
+        """Reference minus candidate: positive is worse."""
+        if self.dice_reference is None or self.dice_candidate is None:
+            return None
+        return self.dice_reference - self.dice_candidate
+
+    @property
+    def iou_drop(self) -> float | None:
+        """Reference minus candidate: positive is worse."""
+        if self.iou_reference is None or self.iou_candidate is None:
+            return None
+        return self.iou_reference - self.iou_candidate
+
+
+
+
+class CaseDrift(Record):
+    """One case seen by one candidate and by the reference."""
+
+    case: str
+    origin: CaseOrigin
+    regions: dict[Region, RegionDrift]
+
+
+class DriftRecord(Record):
+    """One candidate against the reference on every evaluated case."""
+
+    schema_version: Literal[1] = 1
+    artifact: str
+    artifact_sha256: str
+    runtime: RuntimeName
+    executed_float: str
+    reference: str
+    reference_sha256: str
+    reference_runtime: RuntimeName
+    cases: tuple[CaseDrift, ...] = Field(min_length=1)
+
+
+class RunRecord(Record):
+    """What a bench run was asked to do; written first, as run.json."""
+
+    schema_version: Literal[1] = 1
+    started: str
+    command: str
+    host: Host
+    versions: dict[str, str]
+    reference: str
+    baseline: str
+    """Artifact whose latency the others are divided by."""
+    artifacts: tuple[str, ...]
+    cases: tuple[str, ...]
+    timed_only: tuple[str, ...] = ()
+    """Artifacts whose latency and memory were measured but whose output was not compared."""
+    pictured_case: str | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Artifacts whose output was kept and compared."""
+        return tuple(name for name in self.artifacts if name not in self.timed_only)

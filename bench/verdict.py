@@ -1,0 +1,188 @@
+"""Which artifact to use on the machine of a run, in words that follow from its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from edge_latup.bench.columns import shown
+from edge_latup.bench.records import TimingRow
+from edge_latup.bench.store import LoadedRun
+from edge_latup.bench.summary import DriftSummary, int8_convolutions, present_origins, summarise
+from edge_latup.cases.identity import CaseOrigin
+from edge_latup.spec import Region
+
+MARGIN: Final = 0.005
+"""Largest mean Dice drop of a region that is accepted, on the cases of any origin."""
+GAIN: Final = 1.05
+"""An INT8 artifact must be this many times as fast as the best float one; below it, repeat runs can turn the order round."""
+ROUNDING: Final = 1e-9
+CASE_NOUNS: Final[dict[CaseOrigin, tuple[str, str]]] = {
+    "phantom": ("labelled phantom", "labelled phantoms"),
+    "real": ("labelled real case", "labelled real cases"),
+    "real, pseudo-label": ("real case with a pseudo-label", "real cases with a pseudo-label"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What to use, why, what not to use, and how far the statement reaches.
+
+    use: the artifact, None where nothing could be judged. refused: reason by artifact.
+    """
+
+    use: str | None
+    headline: str
+    reasons: tuple[str, ...]
+    refused: dict[str, str]
+    scope: tuple[str, ...]
+
+
+def verdict(run: LoadedRun) -> Verdict:
+    """The fastest artifact within the drift margin, or the reference."""
+    judged = _judged(run)
+    if not judged:
+        return Verdict(use=None, headline=_unjudged(run), reasons=(), refused={}, scope=tuple(_scope(run, judged)))
+    refused = _drifted(run, judged)
+    best_float = _fastest([row for row in _accepted(run, refused) if row.precision != "int8"])
+    if best_float is not None:
+        refused |= _without_gain(_accepted(run, refused), best_float)
+    use = _fastest(_accepted(run, refused)) or run.reference
+    return Verdict(
+        use=use.artifact,
+        headline=_headline(run, use),
+        reasons=tuple(_reasons(run, use, best_float, judged, refused)),
+        refused=refused,
+        scope=tuple(_scope(run, judged)),
+    )
+
+
+def count(number: int, names: tuple[str, str]) -> str:
+    """A number and its noun."""
+    return f"{number} {names[0] if number == 1 else names[1]}"
+
+
+def _judged(run: LoadedRun) -> dict[str, list[DriftSummary]]:
+    """Drift on labelled cases, by candidate and origin; empty where no case has a label."""
+    found = {name: [summarise(record, origin) for origin in present_origins(run)] for name, record in run.drift.items()}
+    labelled = {name: [summary for summary in summaries if summary and summary.labelled] for name, summaries in found.items()}
+    return {name: summaries for name, summaries in labelled.items() if summaries}
+
+
+def _unjudged(run: LoadedRun) -> str:
+    if not run.candidates:
+        return f"No recommendation: no output was compared with that of {run.record.reference}."
+    return "No recommendation: no labelled case was evaluated, so what compression costs in Dice is unknown."
+
+
+def _drifted(run: LoadedRun, judged: dict[str, list[DriftSummary]]) -> dict[str, str]:
+    reasons = {name: "; ".join(_excess(judged.get(name, []))) for name in run.candidates}
+    unknown = {name: "no labelled case was evaluated with it" for name in run.candidates if name not in judged}
+    return {name: reason for name, reason in (reasons | unknown).items() if reason}
+
+
+def _excess(summaries: list[DriftSummary]) -> Iterator[str]:
+    for summary in summaries:
+        over = {region: drop for region, drop in summary.dice_drop.items() if drop > MARGIN + ROUNDING}
+        if over:
+            drops = ", ".join(f"{region} {drop:.5f}" for region, drop in over.items())
+            yield f"its mean Dice drop of {drops} on {count(summary.labelled, CASE_NOUNS[summary.origin])} is more than {MARGIN}"
+
+
+def _accepted(run: LoadedRun, refused: dict[str, str]) -> list[TimingRow]:
+    return [run.rows[name] for name in run.record.compared if name not in refused]
+
+
+def _without_gain(accepted: list[TimingRow], best: TimingRow) -> dict[str, str]:
+    slow = [row for row in accepted if row.precision == "int8" and row.p50_ms * GAIN > best.p50_ms]
+    return {row.artifact: "; ".join(_no_gain(row, best)) for row in slow}
+
+
+def _no_gain(row: TimingRow, best: TimingRow) -> Iterator[str]:
+    eight, total = int8_convolutions(row)
+    if not eight:
+        yield f"it declares INT8 but none of its {total} convolutions ran in INT8"
+    yield (
+        f"at a median of {row.p50_ms:,.1f} ms it is {best.p50_ms / row.p50_ms:.2f} times as fast as {best.artifact} "
+        f"({best.p50_ms:,.1f} ms), which is not quantized to INT8; less than {GAIN} counts as no gain"
+    )
+
+
+def _fastest(rows: list[TimingRow]) -> TimingRow | None:
+    return min(rows, key=lambda row: row.p50_ms, default=None)
+
+
+def _headline(run: LoadedRun, use: TimingRow) -> str:
+    if use.artifact == run.record.reference:
+        return f"Stay with the reference {use.artifact} on this machine."
+    return f"Use {use.artifact} on this machine."
+
+
+def _reasons(
+    run: LoadedRun, use: TimingRow, best_float: TimingRow | None, judged: dict[str, list[DriftSummary]], refused: dict[str, str]
+) -> Iterator[str]:
+    yield _speed(run, use, best_float, len(_accepted(run, refused)))
+    yield _footprint(run, use)
+    yield from map(_drops, judged.get(use.artifact, []))
+    if use.artifact in judged:
+        yield f"A drop is reference minus candidate; a mean of up to {MARGIN} per region is accepted."
+    else:
+        yield "It is what the drift of the others is measured against."
+
+
+def _speed(run: LoadedRun, use: TimingRow, best_float: TimingRow | None, accepted: int) -> str:
+    among = f"the fastest of the {accepted} artifacts accepted here" if accepted > 1 else "the only artifact accepted here"
+    against = []
+    if use.artifact != run.record.baseline:
+        against.append(f"{run.baseline.p50_ms / use.p50_ms:.1f} times as fast as the baseline {run.record.baseline}")
+    if best_float is not None and best_float.artifact not in (use.artifact, run.record.baseline):
+        against.append(
+            f"{best_float.p50_ms / use.p50_ms:.2f} times as fast as {best_float.artifact}, the fastest accepted one that is not INT8"
+        )
+    compared = f": {' and '.join(against)}" if against else ""
+    runs = count(len(use.samples_ms), ("run", "runs"))
+    size = " x ".join(map(str, use.input_shape[-3:]))
+    return f"With {use.p50_ms:,.1f} ms for an input of {size} voxels (median of {runs}) it is {among}{compared}."
+
+
+def _footprint(run: LoadedRun, use: TimingRow) -> str:
+    file, memory = f"{use.model_bytes / 1e6:,.2f} MB", f"{use.peak_rss_bytes / 2**20:,.0f} MiB"
+    if use.artifact == run.record.reference:
+        return f"Its file has {file}; its process peaked at {memory}."
+    file += f", {100 * use.model_bytes / run.reference.model_bytes:.1f} % of the reference's"
+    memory += f", {100 * use.peak_rss_bytes / run.reference.peak_rss_bytes:.0f} % of the reference's"
+    return f"Its file has {file}; its process peaked at {memory}."
+
+
+def _drops(summary: DriftSummary) -> str:
+    worst = summary.worst
+    largest = (
+        f"; largest of any: {shown(worst.drop, '+.4f')} ({worst.region} of {worst.case})"
+        if worst and worst.drop > 0 and summary.labelled > 1
+        else ""
+    )
+    mean = "Mean Dice drop" if summary.labelled > 1 else "Dice drop"
+    return f"{mean} on {count(summary.labelled, CASE_NOUNS[summary.origin])}: {_by_region(summary.dice_drop)}{largest}."
+
+
+def _by_region(drops: dict[Region, float]) -> str:
+    return ", ".join(f"{region} {shown(drop, '+.4f')}" for region, drop in drops.items())
+
+
+def _scope(run: LoadedRun, judged: dict[str, list[DriftSummary]]) -> Iterator[str]:
+    threads = sorted({row.threads for row in run.rows.values()})
+    yield f"Machine: {run.record.host.summary}; timed with {' or '.join(map(str, threads))} threads."
+    summaries = next(iter(judged.values()), [])
+    if summaries:
+        yield f"Judged on {', '.join(count(summary.labelled, CASE_NOUNS[summary.origin]) for summary in summaries)}."
+    if run.record.timed_only:
+        yield f"Timed only, its output not compared, so not considered: {', '.join(run.record.timed_only)}."
+    origins = {summary.origin for summary in summaries}
+    if summaries and not origins - {"phantom"}:
+        yield "No labelled real case was evaluated."
+    if "phantom" in present_origins(run):
+        yield "Phantoms are synthetic volumes made by this software; they are not patients."
+    if "real, pseudo-label" in origins:
+        yield "A pseudo-label is the output of another algorithm, not ground truth."
+    yield "Nothing here is a clinical claim: drift says how far an artifact departs from its reference, not how well it serves a patient."

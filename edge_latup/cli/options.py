@@ -1,0 +1,39 @@
+"""Options and small parsers that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from edge_latup.errors import InputError
+from edge_latup.manifest import RuntimeName
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses every core this process may use.")]
+OutArtifact = Annotated[Path, typer.Option(help="Artifact folder to make.")]
+
+
+def parse_size(text: str, option: str) -> tuple[int, int, int]:
+    """ "128" or "240x240x155" as three sizes.
+
+    Raises:
+        InputError: it is neither.
+    """
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"{option} {text!r} is not a size", f"write one number or three, such as {option} 128 or {option} 240x240x155")
+    sizes = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
+    return sizes[0], sizes[1], sizes[2]
+
+
+def parse_runtime(text: str) -> RuntimeName:
+    """A runtime's name.
+
+    Raises:
+        InputError: there is no such runtime.
+    """
+    if text not in get_args(RuntimeName):
+        raise InputError(f"unknown runtime {text!r}", f"choose one of: {', '.join(get_args(RuntimeName))}")
+    return cast(RuntimeName, text)

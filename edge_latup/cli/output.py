@@ -1,0 +1,126 @@
+"""The one place that prints. stdout carries the result, stderr the progress and the errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from edge_latup.errors import EdgeLatupError
+
+Item = TypeVar("Item")
+
+
+class Mode(str, Enum):
+    """How results are shown."""
+
+    HUMAN = "human"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+@dataclass
+class Output:
+    """Set once by the application's options, used by every command."""
+
+    mode: Mode = Mode.HUMAN
+
+    def __post_init__(self) -> None:
+        self.stdout = Console(soft_wrap=True, highlight=False)
+        self.stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def line(self, text: str) -> None:
+        """A line of the human result; silent in the other modes."""
+        if self.mode is Mode.HUMAN:
+            self.stdout.print(text, markup=False)
+
+    def result(self, value: Any, human: str = "") -> None:
+        """The command's result: `value` as JSON in JSON mode, `human` otherwise."""
+        if self.mode is Mode.JSON:
+            self.stdout.print_json(json.dumps(value)) if sys.stdout.isatty() else self.stdout.print(json.dumps(value), markup=False)
+        elif human:
+            self.line(human)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+        """A table on stdout; the first `left` columns are left-aligned, the others right-aligned."""
+        if self.mode is not Mode.HUMAN:
+            return
+        table = Table(title=title, title_justify="left", header_style="bold")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        # A pipe has no width of its own; 80 columns would break every row.
+        console = self.stdout if self.stdout.is_terminal else Console(width=160, highlight=False)
+        console.print(table)
+
+    def note(self, text: str) -> None:
+        """A line of progress on stderr."""
+        if self.mode is not Mode.QUIET:
+            self.stderr.print(text, markup=False, style="dim")
+
+    def warning(self, text: str) -> None:
+        """Something the user must not miss, on stderr, in every mode."""
+        self.stderr.print(f"warning: {text}", markup=False, style="yellow")
+
+    def error(self, error: EdgeLatupError) -> None:
+        """What is wrong and what to do next, on stderr."""
+        self.stderr.print(f"error: {error.message}", markup=False, style="bold red")
+        if error.hint:
+            self.stderr.print(f"hint: {error.hint}", markup=False)
+
+    @contextmanager
+    def progress(self, title: str, total: int | None) -> Iterator[Ticker]:
+        """A progress bar on a terminal; elsewhere a plain line at most every ten seconds."""
+        if self.mode is Mode.QUIET or not self.stderr.is_terminal:
+            yield Ticker(self, title, total)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
+        with Progress(*columns, console=self.stderr, transient=True) as bar:
+            yield BarTicker(bar, title, total)
+
+
+class Ticker:
+    """Progress without a terminal."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, output: Output, title: str, total: int | None) -> None:
+        self._output, self._title, self._total = output, title, total
+        self._last = time.monotonic()
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Report `done` steps of the total."""
+        now = time.monotonic()
+        if now - self._last >= self.SECONDS_BETWEEN_LINES or done == self._total:
+            self._last = now
+            total = "" if self._total is None else f"/{self._total}"
+            self._output.note(f"{self._title} {done}{total} {detail}".rstrip())
+
+
+class BarTicker(Ticker):
+    """Progress as a rich bar."""
+
+    def __init__(self, bar: Progress, title: str, total: int | None) -> None:
+        self._bar, self._task = bar, bar.add_task(title, total=total, detail="")
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=done, detail=detail)
+
+
+output = Output()
+
+
+def configure(mode: Mode) -> None:
+    """Set the mode once, before a command runs."""
+    output.mode = mode

@@ -1,0 +1,46 @@
+"""`edge-latup quantize`: an FP32 artifact to a smaller or faster one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_latup.artifact import open_artifact
+from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
+from edge_latup.cli.output import output
+from edge_latup.errors import InputError
+
+
+def quantize(
+    artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
+    out: OutArtifact,
+    method: Annotated[str, typer.Option(help="dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
+    runtime: Annotated[str, typer.Option(help="The runtime that will run it.")] = "openvino",
+    calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
+    crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of each case: the deployed one, then ones around tumour.")] = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compress an FP32 artifact for the runtime that will run it, and run it there once."""
+    from edge_latup.quantize.calibration import make_calibration
+    from edge_latup.quantize.methods import METHODS, choose
+    from edge_latup.quantize.methods import quantize as compress
+
+    source = open_artifact(artifact)
+    chosen, _ = choose(method, parse_runtime(runtime))
+    if calibration and not chosen.needs_calibration:
+        raise InputError(f"{method} looks at no cases", "leave out --calibration")
+    inputs = None
+    if chosen.needs_calibration and calibration:
+        output.note("reading calibration cases")
+        inputs = make_calibration(calibration, source.manifest.spec, crops_per_case=crops_per_case)
+    output.note(f"{method} for {runtime}: {METHODS[method].summary}")
+    made = compress(source, method, out, runtime=parse_runtime(runtime), calibration=inputs, overwrite=overwrite)
+    share = made.manifest.model_size / source.manifest.model_size
+    moved = made.manifest.parity[-1]
+    output.result(
+        made.manifest.model_dump(mode="json"),
+        f"{out}: {made.manifest.model_size / 1e6:.2f} MB ({share:.1%} of the FP32 file); "
+        f"on one phantom crop the same class as FP32 in {moved.argmax_agreement:.4%} of voxels",
+    )

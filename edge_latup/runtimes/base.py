@@ -1,0 +1,134 @@
+"""The contract every runtime keeps."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_latup.artifact import Artifact
+from edge_latup.errors import InputError
+from edge_latup.manifest import Precision
+
+Batch = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How to open an artifact.
+
+    threads: CPU threads, 0 for all this process may use.
+    float_precision: overrides the manifest's precision of the float part; None keeps it.
+    cache_dir: where compiled models are kept between runs; None keeps none.
+    """
+
+    threads: int = 0
+    float_precision: Precision | None = None
+    cache_dir: Path | None = None
+
+    @property
+    def thread_count(self) -> int:
+        """The explicit number of threads."""
+        return self.threads or usable_cores()
+
+
+def usable_cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """One operation as the runtime executes it.
+
+    precision: what it computes in, such as "f32", "bf16", "i8". implementation: the runtime's own kernel name.
+    """
+
+    name: str
+    operation: str
+    precision: str
+    implementation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeInfo:
+    """Name and version of a runtime as installed here."""
+
+    name: str
+    version: str
+    devices: tuple[str, ...]
+
+
+class Session(Protocol):
+    """An opened artifact; a context manager."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(N, C, D, H, W); -1 where the size is free."""
+        ...
+
+    @property
+    def float_precision(self) -> str:
+        """Precision of the float part as read back from the runtime, not as asked for."""
+        ...
+
+    def infer(self, batch: Batch) -> Batch:
+        """Class probabilities float32 (N, classes, D, H, W) of float32 (N, C, D, H, W)."""
+        ...
+
+    def executed_kernels(self) -> Sequence[Kernel]:
+        """What is executed, operation by operation."""
+        ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class RuntimeModule(Protocol):
+    """A module that can open artifacts. Importing it is cheap: the runtime itself is imported when first used."""
+
+    def is_available(self) -> bool:
+        """Whether the runtime is installed here."""
+        ...
+
+    def describe(self) -> RuntimeInfo:
+        """Version and devices; imports the runtime."""
+        ...
+
+    def open(self, artifact: Artifact, options: SessionOptions) -> Session:
+        """Load and compile."""
+        ...
+
+
+def installed(package: str) -> bool:
+    """Whether a top-level package can be imported, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def check_batch(batch: Batch, expected: tuple[int, ...]) -> Batch:
+    """The batch as contiguous float32.
+
+    Raises:
+        InputError: the shape is not what the model takes, or the dtype is not float32.
+    """
+    fits = batch.ndim == len(expected) and all(want in (-1, size) for want, size in zip(expected, batch.shape, strict=True))
+    if not fits or batch.dtype != np.float32:
+        raise InputError(
+            f"the model takes float32 {expected}, got {batch.dtype} {batch.shape}",
+            "crop or pad to the model's size, or export with --dynamic",
+        )
+    return np.ascontiguousarray(batch)
+
+
+def precision_summary(kernels: Sequence[Kernel]) -> dict[str, int]:
+    """How many operations run in each precision."""
+    return dict(Counter(kernel.precision for kernel in kernels))

@@ -1,0 +1,103 @@
+"""ONNX Runtime on the CPU: the portable fallback. It has no bf16 or fp16 arithmetic on x86, so its float part is always FP32."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from edge_latup.artifact import Artifact
+from edge_latup.errors import ArtifactError, MissingDependencyError
+from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, installed
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+INTEGER_OPERATIONS: Final = ("QLinearConv", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+"""Operations that multiply integers; an unfused QuantizeLinear/DequantizeLinear pair around a float Conv is not one."""
+
+
+def is_available() -> bool:
+    """Whether onnxruntime is installed."""
+    return installed("onnxruntime")
+
+
+def describe() -> RuntimeInfo:
+    """Version and execution providers."""
+    import onnxruntime as ort
+
+    return RuntimeInfo(name="onnxruntime", version=ort.__version__, devices=tuple(ort.get_available_providers()))
+
+
+def open(artifact: Artifact, options: SessionOptions) -> OnnxRuntimeSession:  # noqa: A001  (the Protocol's verb)
+    """Create an inference session on the CPU execution provider.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load the model.
+        MissingDependencyError: another float precision than FP32 was asked for.
+    """
+    import onnxruntime as ort
+
+    if options.float_precision not in (None, "fp32"):
+        raise MissingDependencyError(f"ONNX Runtime's CPU provider computes in fp32, not {options.float_precision}", "use --runtime openvino")
+    folder = tempfile.TemporaryDirectory(prefix="edge-latup-")
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.thread_count
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    # The optimised graph is what is executed: it is written out so that the kernels can be counted.
+    settings.optimized_model_filepath = str(Path(folder.name) / "optimised.onnx")
+    try:
+        session = ort.InferenceSession(str(artifact.model_path), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  (onnxruntime raises a dozen unrelated classes)
+        folder.cleanup()
+        raise ArtifactError(f"ONNX Runtime cannot load {artifact.model_path}: {str(error).splitlines()[0]}", "use another runtime or method") from error
+    return OnnxRuntimeSession(session, folder)
+
+
+class OnnxRuntimeSession:
+    """An inference session and its optimised graph on disk."""
+
+    def __init__(self, session: ort.InferenceSession, folder: tempfile.TemporaryDirectory[str]) -> None:
+        self._session, self._folder = session, folder
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(N, C, D, H, W); -1 where the size is free."""
+        return tuple(size if isinstance(size, int) else -1 for size in self._session.get_inputs()[0].shape)
+
+    @property
+    def float_precision(self) -> str:
+        """Always "f32": the CPU provider has no other float arithmetic."""
+        return "f32"
+
+    def infer(self, batch: Batch) -> Batch:
+        """See `Session.infer`."""
+        checked = check_batch(batch, self.input_shape)
+        output: Batch = self._session.run(None, {self._session.get_inputs()[0].name: checked})[0]
+        return output
+
+    def executed_kernels(self) -> Sequence[Kernel]:
+        """From the optimised graph."""
+        import onnx
+
+        graph = onnx.load(str(Path(self._folder.name) / "optimised.onnx"), load_external_data=False).graph
+        return [
+            Kernel(
+                name=node.name,
+                operation=node.op_type,
+                precision="i8" if node.op_type in INTEGER_OPERATIONS else "f32",
+                implementation=json.dumps([node.domain or "ai.onnx", node.op_type]),
+            )
+            for node in graph.node
+        ]
+
+    def __enter__(self) -> OnnxRuntimeSession:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del self._session
+        self._folder.cleanup()

@@ -1,0 +1,85 @@
+"""PyTorch on the CPU: the reference everything else is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from edge_latup.artifact import Artifact
+from edge_latup.errors import MissingDependencyError
+from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, installed
+
+if TYPE_CHECKING:
+    from edge_latup.networks.latup_net import LatupNet
+
+
+def is_available() -> bool:
+    """Whether torch and safetensors are installed."""
+    return installed("torch") and installed("safetensors")
+
+
+def describe() -> RuntimeInfo:
+    """Version and devices."""
+    import torch
+
+    return RuntimeInfo(name="pytorch", version=torch.__version__, devices=("CUDA", "CPU") if torch.cuda.is_available() else ("CPU",))
+
+
+def open(artifact: Artifact, options: SessionOptions) -> PyTorchSession:  # noqa: A001  (the Protocol's verb)
+    """Load the checkpoint artifact in eval mode, float32.
+
+    Raises:
+        MissingDependencyError: another float precision than FP32 was asked for.
+        SpecError: the weights are not the network the spec declares.
+    """
+    import torch
+
+    from edge_latup.networks.build import load_network
+
+    if options.float_precision not in (None, "fp32"):
+        raise MissingDependencyError(f"the PyTorch reference runs in fp32, not {options.float_precision}", "use --runtime openvino")
+    torch.set_num_threads(options.thread_count)
+    return PyTorchSession(load_network(artifact.model_path, artifact.manifest.spec), artifact.manifest.input_shape)
+
+
+class PyTorchSession:
+    """A network in eval mode."""
+
+    def __init__(self, network: LatupNet, input_shape: tuple[int, ...]) -> None:
+        self._network, self._input_shape = network, input_shape
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(N, C, D, H, W); -1 where the size is free."""
+        return self._input_shape
+
+    @property
+    def float_precision(self) -> str:
+        """Dtype of the first parameter, as the other runtimes name it."""
+        import torch
+
+        dtype = next(self._network.parameters()).dtype
+        return {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}.get(dtype, str(dtype))
+
+    def infer(self, batch: Batch) -> Batch:
+        """See `Session.infer`."""
+        import torch
+
+        with torch.inference_mode():
+            output: Batch = self._network(torch.from_numpy(check_batch(batch, self._input_shape))).numpy()
+        return output
+
+    def executed_kernels(self) -> Sequence[Kernel]:
+        """One entry per module that computes; eager PyTorch fuses nothing."""
+        leaves = ((name, module) for name, module in self._network.named_modules() if not any(module.children()))
+        return [
+            Kernel(name=name, operation=type(module).__name__, precision=self.float_precision, implementation="eager")
+            for name, module in leaves
+        ]
+
+    def __enter__(self) -> PyTorchSession:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del self._network

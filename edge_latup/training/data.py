@@ -1,0 +1,98 @@
+"""Training cases in memory and the patches drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_latup.cases.identity import case_digest
+from edge_latup.cases.layout import CaseFiles, find_cases
+from edge_latup.cases.read import Case, read_case
+from edge_latup.errors import CaseError
+from edge_latup.manifest import SeenCase
+from edge_latup.segmentation.prepare import crop_input
+from edge_latup.spec import ModelSpec, Size
+from edge_latup.training.graft import graft
+
+FOREGROUND_SHARE = 0.8
+"""Share of patches centred on a tumour voxel of a class drawn at random."""
+VOXELS_KEPT = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCase:
+    """One case's network input: image float16 (channels, D, H, W) in [0, 1], label uint8, some voxels (n, 3) of each class."""
+
+    name: str
+    image: NDArray[np.float16]
+    label: NDArray[np.uint8]
+    voxels: tuple[NDArray[np.intp], ...]
+    weight: float
+    seen: SeenCase
+
+
+def _prepare(case: Case, spec: ModelSpec, weight: float, seen: SeenCase | None = None) -> TrainingCase:
+    if case.label is None:
+        raise CaseError(f"case {case.name} has no label, training needs one", "add NAME-seg.nii.gz or leave the case out")
+    image, box = crop_input(case, spec)
+    label = box.cut(case.grid.reorient(case.label, spec.orientation)).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    voxels = [np.argwhere(label == value) for value in spec.labels if value]
+    kept = tuple(v[rng.permutation(len(v))[:VOXELS_KEPT]] for v in voxels if len(v))
+    return TrainingCase(
+        name=case.name, image=image.astype(np.float16), label=label, voxels=kept, weight=weight, seen=seen or seen_case(case)
+    )  # fmt: skip
+
+
+def seen_case(case: Case) -> SeenCase:
+    """The identity of a case as it was read."""
+    return SeenCase(name=case.name, sha256=case_digest(case))
+
+
+def load_cases(
+    synthetic: Sequence[Path], real: Sequence[Path], spec: ModelSpec, *, grafts: int, real_share: float, seed: int,
+    progress: Callable[[str], None],
+) -> list[TrainingCase]:  # fmt: skip
+    """Read every case of the folders; real ones get `grafts` copies with a synthetic lesion and together `real_share` of the patches.
+
+    Raises:
+        CaseError: a case cannot be read or has no label.
+    """
+    made = [case for folder in synthetic for case in find_cases(folder)]
+    taken = [case for folder in real for case in find_cases(folder)]
+    share = real_share if made and taken else 1.0
+    cases = []
+    for files in made:
+        progress(files.name)
+        cases.append(_prepare(read_case(files, spec.modalities), spec, (1 - share if taken else 1.0) / len(made)))
+    for files in taken:
+        progress(files.name)
+        cases.extend(_with_grafts(files, spec, grafts, share / len(taken) / (1 + grafts), seed))
+    if not cases:
+        raise CaseError("no training case given", "name at least one folder with --cases or --real-cases")
+    return cases
+
+
+def _with_grafts(files: CaseFiles, spec: ModelSpec, grafts: int, weight: float, seed: int) -> list[TrainingCase]:
+    case = read_case(files, spec.modalities)
+    seen = seen_case(case)
+    return [_prepare(case, spec, weight, seen), *(_prepare(graft(case, seed, index), spec, weight, seen) for index in range(grafts))]
+
+
+def draw_patch(cases: Sequence[TrainingCase], size: Size, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """One tumour-aware patch: image float32 (channels, *size), label uint8 (size)."""
+    weights = np.array([case.weight for case in cases])
+    case = cases[int(rng.choice(len(cases), p=weights / weights.sum()))]
+    shape = case.label.shape
+    if case.voxels and rng.random() < FOREGROUND_SHARE:
+        group = case.voxels[int(rng.integers(len(case.voxels)))]
+        centre = group[int(rng.integers(len(group)))] + rng.integers([-s // 4 for s in size], [s // 4 + 1 for s in size])
+    else:
+        centre = np.array([rng.integers(length) for length in shape])
+    starts = [int(np.clip(c - s // 2, 0, max(length - s, 0))) for c, s, length in zip(centre, size, shape, strict=True)]
+    where = tuple(slice(start, start + s) for start, s in zip(starts, size, strict=True))
+    return case.image[(slice(None), *where)].astype(np.float32), case.label[where]

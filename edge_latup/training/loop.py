@@ -1,0 +1,178 @@
+"""The training loop: bf16 autocast, Adam with cosine decay, averaged weights, a state file to resume from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from edge_latup.errors import SpecError
+from edge_latup.networks.build import build
+from edge_latup.networks.latup_net import LatupNet
+from edge_latup.records import read_record, replacing, write_record, write_text
+from edge_latup.spec import ModelSpec
+from edge_latup.training.augment import augment
+from edge_latup.training.data import TrainingCase, draw_patch
+from edge_latup.training.loss import training_loss
+from edge_latup.training.recipe import TrainingRecipe
+
+STATE_NAME: Final = "state.safetensors"
+CURVE_NAME: Final = "curve.json"
+RECIPE_NAME: Final = "recipe.json"
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run in progress. `curve` holds the loss of every step so far."""
+
+    network: LatupNet
+    average: dict[str, torch.Tensor]
+    optimiser: torch.optim.Adam
+    recipe: TrainingRecipe
+    folder: Path
+    curve: list[float] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.curve)
+
+
+def device_here() -> torch.device:
+    """CUDA when present, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
+    """Begin a run in `folder`, or continue the one whose state is there.
+
+    Raises:
+        SpecError: the spec names no network, or the folder holds a run with another recipe.
+    """
+    if spec.network is None:
+        raise SpecError(f"model spec {spec.name} declares no network, so there is nothing to train", 'add "network" to the spec')
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    network = build(spec.network).to(device_here(), memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    optimiser = torch.optim.Adam(_groups(network, recipe.l2), lr=recipe.learning_rate)
+    average = {name: p.detach().clone() for name, p in network.named_parameters()}
+    run = Run(network=network, average=average, optimiser=optimiser, recipe=recipe, folder=folder)
+    if (folder / STATE_NAME).is_file():
+        _resume(run)
+    else:
+        write_record(recipe, folder / RECIPE_NAME)
+    return run
+
+
+def _groups(network: LatupNet, l2: float) -> list[dict[str, object]]:
+    """Adam parameter groups. Keras adds l2 * sum(w^2) to the loss, whose gradient is 2 * l2 * w: Adam's weight_decay."""
+    penalised = {id(w) for w in network.regularised_weights()}
+    groups = ([p for p in network.parameters() if id(p) in penalised], [p for p in network.parameters() if id(p) not in penalised])
+    return [{"params": groups[0], "weight_decay": 2 * l2}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def learning_rate(recipe: TrainingRecipe, step: int) -> float:
+    """Linear warm-up, then cosine decay from learning_rate to final_learning_rate."""
+    if step < recipe.warm_up_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warm_up_steps
+    done = (step - recipe.warm_up_steps) / max(recipe.steps - recipe.warm_up_steps, 1)
+    return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _autocast() -> AbstractContextManager[None]:
+    return torch.autocast(device_here().type, dtype=torch.bfloat16)
+
+
+def _batch(cases: Sequence[TrainingCase], recipe: TrainingRecipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng([recipe.seed, step])
+    patch = recipe.patch_at(step)
+    image, label = augment(*draw_patch(cases, (patch, patch, patch), rng), rng)
+    x = torch.from_numpy(image)[None].to(device_here(), memory_format=torch.channels_last_3d)
+    return x, torch.from_numpy(label.astype(np.int64))[None].to(device_here())
+
+
+def train_step(run: Run, cases: Sequence[TrainingCase]) -> float:
+    """One optimiser step; returns the loss."""
+    step = run.step
+    for group in run.optimiser.param_groups:
+        group["lr"] = learning_rate(run.recipe, step)
+    x, labels = _batch(cases, run.recipe, step)
+    torch.manual_seed(run.recipe.seed * 1_000_003 + step)  # dropout
+    with _autocast():
+        logits = run.network.logits(x)
+    loss = training_loss(logits, labels, run.recipe.cross_entropy_weight)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.network.parameters(), 12.0)
+    run.optimiser.step()
+    # A young average must not remember the random start, so its memory grows with the run.
+    decay = min(run.recipe.weight_average, step / (step + 10))
+    with torch.no_grad():
+        for name, parameter in run.network.named_parameters():
+            run.average[name].lerp_(parameter, 1 - decay)
+    value = float(loss.detach())
+    run.curve.append(value)
+    return value
+
+
+def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float], None]) -> LatupNet:
+    """Run all remaining steps, saving the state as the recipe says; returns the network with averaged weights, in eval mode.
+
+    Raises:
+        SpecError: the loss is no longer finite.
+    """
+    run.network.train()
+    while run.step < run.recipe.steps:
+        loss = train_step(run, cases)
+        if not math.isfinite(loss):
+            raise SpecError(f"the loss became {loss} at step {run.step}", "lower --learning-rate, or resume from an older folder")
+        on_step(run.step, loss)
+        if run.step % run.recipe.save_every == 0 or run.step == run.recipe.steps:
+            save_state(run)
+    return averaged(run)
+
+
+def averaged(run: Run) -> LatupNet:
+    """The network with its averaged weights, float32, eval mode, on the CPU."""
+    run.network.load_state_dict(run.average, strict=False)
+    return run.network.float().cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
+
+
+def save_state(run: Run) -> None:
+    """Write everything a resumed run needs, replacing the previous state in one step."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in run.network.named_parameters():
+        state = run.optimiser.state[parameter]
+        tensors |= {f"weight/{name}": parameter, f"average/{name}": run.average[name]}
+        tensors |= {f"adam/{key}/{name}": torch.as_tensor(value) for key, value in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    tensors["curve"] = torch.tensor(run.curve, dtype=torch.float64)
+    with replacing(run.folder / STATE_NAME) as temporary:
+        save_file(tensors, temporary)
+    write_text(json.dumps({"loss": [round(value, 5) for value in run.curve]}) + "\n", run.folder / CURVE_NAME)
+
+
+def _resume(run: Run) -> None:
+    saved = read_record(TrainingRecipe, run.folder / RECIPE_NAME)
+    if saved != run.recipe:
+        raise SpecError(f"{run.folder} holds a run with another recipe", "repeat its options (recipe.json), or choose a new --out")
+    tensors = load_file(run.folder / STATE_NAME)
+    for name, parameter in run.network.named_parameters():
+        with torch.no_grad():
+            parameter.copy_(tensors[f"weight/{name}"])
+            run.average[name].copy_(tensors[f"average/{name}"])
+        keys = [key for key in tensors if key.startswith("adam/") and key.split("/", 2)[2] == name]
+        # Adam keeps its step counter on the CPU and its moments where, and in the layout in which, the parameter is.
+        run.optimiser.state[parameter] = {
+            key.split("/")[1]: tensors[key] if key.startswith("adam/step/") else torch.empty_like(parameter).copy_(tensors[key])
+            for key in keys
+        }
+    run.curve.extend(tensors["curve"].tolist())

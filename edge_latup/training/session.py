@@ -1,0 +1,114 @@
+"""A whole training session: read, train, save, score the held-out cases, and write down what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from edge_latup.artifact import sha256_of
+from edge_latup.cases.layout import find_cases
+from edge_latup.cases.read import read_case
+from edge_latup.errors import CaseError, SpecError
+from edge_latup.manifest import SeenCase, SeenCases
+from edge_latup.metrics.overlap import dice_by_region
+from edge_latup.networks.build import SEEN_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, seen_cases
+from edge_latup.networks.latup_net import LatupNet
+from edge_latup.records import write_record
+from edge_latup.segmentation.prepare import crop_input
+from edge_latup.spec import ModelSpec
+from edge_latup.training.data import TrainingCase, load_cases, seen_case
+from edge_latup.training.loop import Run, start, train
+from edge_latup.training.recipe import TrainingRecipe, TrainingRecord
+from edge_latup.versions import versions_of
+
+TRAINING_NAME: Final = "training.json"
+Scores = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Folders of labelled cases, and the checkpoint to start from."""
+
+    synthetic: Sequence[Path] = ()
+    real: Sequence[Path] = ()
+    held_out: Sequence[Path] = ()
+    start_from: Path | None = None
+    threads: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listeners:
+    """Where progress goes."""
+
+    note: Callable[[str], None] = field(default=lambda _: None)
+    on_step: Callable[[int, float], None] = field(default=lambda step, loss: None)
+
+
+def _start_from(run: Run, checkpoint: Path) -> None:
+    network, _ = load_checkpoint(checkpoint)
+    if {name: p.shape for name, p in network.named_parameters()} != {name: p.shape for name, p in run.network.named_parameters()}:
+        raise SpecError(f"{checkpoint} is another network than the one to train", "give the --width it was trained with")
+    run.network.load_state_dict(network.state_dict())
+    run.average.update({name: p.detach().clone() for name, p in run.network.named_parameters()})
+
+
+def score(network: LatupNet, spec: ModelSpec, folders: Sequence[Path], seen: Sequence[SeenCase], note: Callable[[str], None]) -> Scores:
+    """Dice WT, TC, ET of every labelled case, by name, of one pass over the spec's crop, in PyTorch float32.
+
+    Raises:
+        CaseError: a held-out case was trained on.
+    """
+    trained = {case.sha256 for case in seen}
+    scores: Scores = {}
+    for files in (case for folder in folders for case in find_cases(folder)):
+        case = read_case(files, spec.modalities)
+        if seen_case(case).sha256 in trained:
+            raise CaseError(f"held-out case {case.name} in {files.folder} was trained on", "take it out of --held-out or out of the training cases")
+        if case.label is None:
+            continue
+        image, box = crop_input(case, spec)
+        with torch.inference_mode():
+            predicted = network(torch.from_numpy(image)[None]).argmax(1)[0].numpy().astype("uint8")
+        # The whole volume counts: tumour outside the crop is missed, and scored as missed.
+        label = case.grid.reorient(case.label, spec.orientation)
+        scores[case.name] = {str(region): value for region, value in dice_by_region(box.paste(predicted), label).items()}
+        note(f"held out {case.name}: " + ", ".join(f"{region} {value:.4f}" for region, value in scores[case.name].items()))
+    return scores
+
+
+def _seen(cases: Sequence[TrainingCase], start_from: Path | None) -> tuple[SeenCase, ...]:
+    """Each exam once, whatever copies of it were trained on, and those of the checkpoint the run began with."""
+    earlier = seen_cases(start_from) if start_from is not None else ()
+    return tuple({case.sha256: case for case in (*earlier, *(case.seen for case in cases))}.values())
+
+
+def run_training(spec: ModelSpec, recipe: TrainingRecipe, folder: Path, sources: Sources, listeners: Listeners) -> TrainingRecord:
+    """Train (or resume) in `folder`; leaves model.safetensors, spec.json, seen.json and training.json there.
+
+    Raises:
+        CaseError: a case cannot be used, or is both trained on and held out.
+        SpecError: the folder holds another run, or the starting checkpoint is another network.
+    """
+    if sources.threads:
+        torch.set_num_threads(sources.threads)
+    run = start(spec, recipe, folder)
+    if sources.start_from is not None and run.step == 0:
+        _start_from(run, sources.start_from)
+    cases = load_cases(
+        sources.synthetic, sources.real, spec, grafts=recipe.grafts, real_share=recipe.real_share, seed=recipe.seed,
+        progress=lambda name: listeners.note(f"read {name}"),
+    )  # fmt: skip
+    network = train(run, cases, listeners.on_step)
+    save_checkpoint(folder, network, spec)
+    seen = _seen(cases, sources.start_from)
+    origin = sha256_of(sources.start_from / WEIGHTS_NAME) if sources.start_from is not None else None
+    write_record(SeenCases(cases=seen), folder / SEEN_NAME)
+    record = TrainingRecord(recipe=recipe, started_from_sha256=origin, versions=versions_of("edge-latup", "torch"))
+    write_record(record, folder / TRAINING_NAME)
+    scored = record.model_copy(update={"held_out_dice": score(network, spec, sources.held_out, seen, listeners.note)})
+    write_record(scored, folder / TRAINING_NAME)
+    return scored

@@ -1,0 +1,64 @@
+"""What static quantization looks at: foreground-aware crops of cases that are never evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_latup.cases.identity import case_digest
+from edge_latup.cases.layout import find_cases
+from edge_latup.cases.read import Case, read_case
+from edge_latup.errors import CaseError
+from edge_latup.manifest import SeenCase
+from edge_latup.segmentation.prepare import CropBox, centre_box, normalise_after_crop, normalise_before_crop, oriented
+from edge_latup.spec import ModelSpec, Size
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Network inputs float32 (1, C, D, H, W) and the cases they come from."""
+
+    inputs: tuple[Image, ...]
+    cases: tuple[SeenCase, ...]
+
+
+def _foreground_box(case: Case, spec: ModelSpec, shape: Size, size: Size, rng: np.random.Generator) -> CropBox:
+    """A crop that holds a random tumour voxel (a random head voxel where there is no tumour), kept inside the volume."""
+    label = case.label
+    mask = label > 0 if label is not None and label.any() else case.images[spec.modalities[0]] > 0
+    voxels = np.argwhere(case.grid.reorient(mask, spec.orientation))
+    centre = voxels[int(rng.integers(len(voxels)))]
+    starts = [int(np.clip(c - s // 2, min(0, n - s), max(0, n - s))) for c, s, n in zip(centre, size, shape, strict=True)]
+    return CropBox(start=(starts[0], starts[1], starts[2]), size=size, shape=shape)
+
+
+def crops_of(case: Case, spec: ModelSpec, size: Size, count: int, rng: np.random.Generator) -> list[Image]:
+    """`count` normalised crops: first the deployed one (the centre), then foreground-aware ones. Each float32 (1, C, *size)."""
+    volume = normalise_before_crop(oriented(case, spec), spec.normalisation)
+    shape = (int(volume.shape[1]), int(volume.shape[2]), int(volume.shape[3]))
+    boxes = [centre_box(shape, size), *(_foreground_box(case, spec, shape, size, rng) for _ in range(count - 1))]
+    return [normalise_after_crop(box.cut(volume).astype(np.float32), spec.normalisation)[None] for box in boxes]
+
+
+def make_calibration(folders: Sequence[Path], spec: ModelSpec, *, crops_per_case: int = 1, seed: int = 0) -> Calibration:
+    """Read the calibration cases and cut their crops; deterministic in its arguments.
+
+    Raises:
+        CaseError: no case, or one that cannot be read.
+    """
+    rng = np.random.default_rng(seed)
+    inputs: list[Image] = []
+    cases: list[SeenCase] = []
+    for files in (files for folder in folders for files in find_cases(folder)):
+        case = read_case(files, spec.modalities)
+        inputs.extend(crops_of(case, spec, spec.spatial.size, crops_per_case, rng))
+        cases.append(SeenCase(name=case.name, sha256=case_digest(case)))
+    if not cases:
+        raise CaseError("static int8 needs calibration cases", "give a folder of cases that will not be evaluated on: --calibration DIR")
+    return Calibration(inputs=tuple(inputs), cases=tuple(cases))

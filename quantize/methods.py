@@ -1,0 +1,178 @@
+"""The compression methods: one dict, each with what it needs and what consumes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from edge_latup.artifact import Artifact, write_artifact
+from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
+from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
+from edge_latup.quantize import static_int8, weights
+from edge_latup.quantize.calibration import Calibration
+from edge_latup.runtimes import open_session
+from edge_latup.runtimes.base import installed
+from edge_latup.segmentation.parity import compare, parity_input
+from edge_latup.versions import versions_of
+
+Options = dict[str, Any]
+Write = Callable[[Path, Path, Calibration | None, Options], None]
+"""(source ONNX file, folder to write into, calibration, options)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one method makes the file of one runtime."""
+
+    write: Write
+    format: Format
+    runtimes: tuple[RuntimeName, ...]
+    packages: tuple[str, ...]
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A compression method; `recipes` has one entry per runtime that can be asked for."""
+
+    summary: str
+    precision: Precision
+    float_precision: Precision
+    storage: Storage
+    needs_calibration: bool
+    recipes: dict[RuntimeName, Recipe]
+
+
+def _weights_only(store: Callable[..., None]) -> Write:
+    def write(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
+        if not weights.rewrite_weights(source, folder / "model.onnx", store):
+            raise ArtifactError(f"{source} has no constant float32 weights to store smaller", "is it already compressed?")
+
+    return write
+
+
+def _openvino_int8(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
+    static_int8.openvino_int8(source, folder, _required(calibration), options)
+
+
+def _onnxruntime_int8(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
+    static_int8.onnxruntime_int8(source, folder, _required(calibration))
+
+
+def _onnxruntime_dynamic(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
+    static_int8.onnxruntime_dynamic(source, folder)
+
+
+def _required(calibration: Calibration | None) -> Calibration:
+    if calibration is None:
+        raise InputError("static int8 needs calibration cases", "add --calibration DIR: cases that will not be evaluated on")
+    return calibration
+
+
+def _portable(store: Callable[..., None], runtimes: tuple[RuntimeName, ...]) -> dict[RuntimeName, Recipe]:
+    recipe = Recipe(write=_weights_only(store), format="onnx", runtimes=runtimes, packages=("onnx",))
+    return dict.fromkeys(runtimes, recipe)
+
+
+METHODS: Final[dict[str, Method]] = {
+    "dynamic-range": Method(
+        summary="weights int8 per output channel in the file, arithmetic FP32; portable ONNX",
+        precision="fp32", float_precision="fp32", storage="int8", needs_calibration=False,
+        recipes=_portable(weights.store_int8, ("openvino", "onnxruntime")),
+    ),
+    "dynamic-int8": Method(
+        summary="ONNX Runtime's dynamic INT8: integer convolutions with ranges found at run time; for size only, slower than FP32",
+        precision="int8", float_precision="fp32", storage="int8", needs_calibration=False,
+        recipes={"onnxruntime": Recipe(write=_onnxruntime_dynamic, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime"))},
+    ),
+    "fp16": Method(
+        summary="weights float16 in the file; x86 CPUs compute it in FP32",
+        precision="fp32", float_precision="fp32", storage="float16", needs_calibration=False,
+        recipes=_portable(weights.store_float16, ("openvino", "onnxruntime")),
+    ),
+    "bf16": Method(
+        summary="weights bfloat16 in the file, arithmetic BF16",
+        precision="bf16", float_precision="bf16", storage="bfloat16", needs_calibration=False,
+        recipes=_portable(weights.store_bfloat16, ("openvino",)),
+    ),
+    "int8": Method(
+        summary="static INT8: weights per channel, activations with ranges from calibration cases; norms, attention and softmax stay float",
+        precision="int8", float_precision="fp32", storage="int8", needs_calibration=True,
+        recipes={
+            "openvino": Recipe(write=_openvino_int8, format="openvino-ir", runtimes=("openvino",), packages=("openvino", "nncf"),
+                               options={"preset": "mixed"}),
+            "onnxruntime": Recipe(write=_onnxruntime_int8, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime")),
+        },
+    ),
+}  # fmt: skip
+
+
+def choose(method: str, runtime: RuntimeName) -> tuple[Method, Recipe]:
+    """The method and its recipe for a runtime.
+
+    Raises:
+        InputError: there is no such method, or it makes nothing for that runtime.
+        MissingDependencyError: a package it needs is not installed.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}", f"choose one of: {', '.join(METHODS)}")
+    chosen = METHODS[method]
+    if runtime not in chosen.recipes:
+        raise InputError(f"{method} makes nothing for {runtime}", f"it makes files for: {', '.join(chosen.recipes)}")
+    recipe = chosen.recipes[runtime]
+    if missing := [package for package in recipe.packages if not installed(package)]:
+        raise MissingDependencyError(f"{method} for {runtime} needs {', '.join(missing)}", "pip install 'edge-latup[engineer]'")
+    return chosen, recipe
+
+
+def quantize(
+    artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
+    overwrite: bool = False,
+) -> Artifact:  # fmt: skip
+    """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
+
+    Raises:
+        InputError: unknown method, wrong runtime, or calibration missing.
+        ArtifactError: the source is not an FP32 ONNX artifact, or the result does not load or gives NaN. Nothing is left behind.
+        MissingDependencyError: a package is missing.
+    """
+    chosen, recipe = choose(method, runtime)
+    if artifact.manifest.format != "onnx" or artifact.manifest.storage != "float32":
+        raise ArtifactError(
+            f"{artifact.folder} is {artifact.manifest.format} with {artifact.manifest.storage} weights; compression starts from FP32 ONNX",
+            "give the artifact that edge-latup export made",
+        )
+    if chosen.needs_calibration:
+        _required(calibration)
+    source = artifact.manifest
+    cases = calibration.cases if calibration is not None and chosen.needs_calibration else ()
+    parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **recipe.options}
+    if calibration is not None and chosen.needs_calibration:
+        parameters["calibration_inputs"] = len(calibration.inputs)
+    step = Step(operation="quantize", parameters=parameters, versions=versions_of("edge-latup", *recipe.packages))
+    manifest = source.model_copy(
+        update={
+            "name": out.name, "format": recipe.format, "runtimes": recipe.runtimes, "precision": chosen.precision,
+            "float_precision": chosen.float_precision, "storage": chosen.storage, "recipe": (*source.recipe, step), "calibration": cases, "files": (),
+        }
+    )  # fmt: skip
+    return write_artifact(
+        out, manifest, lambda folder: recipe.write(artifact.model_path, folder, calibration, recipe.options),
+        examine=lambda draft: _examine(artifact, draft, runtime), overwrite=overwrite,
+    )  # fmt: skip
+
+
+def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName) -> Manifest:
+    """Run the draft once and record its distance from the reference; a compressed model has no tolerance here, the gate judges it."""
+    batch = parity_input(draft.manifest.spec, draft.manifest.spec.spatial.size)
+    with open_session(reference, runtime) as session:
+        expected = session.infer(batch)
+    with open_session(draft, runtime) as session:
+        figures = compare(expected, session.infer(batch))
+    parity = Parity(
+        reference=f"{runtime} fp32", candidate=f"{runtime} {draft.manifest.name}", input="crop of phantom seed 0 case 0",
+        input_shape=tuple(batch.shape), **figures,
+    )  # fmt: skip
+    return draft.manifest.model_copy(update={"parity": (*draft.manifest.parity, parity)})

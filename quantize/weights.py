@@ -1,0 +1,127 @@
+"""Weights stored small in a portable ONNX file: int8 per output channel, or float16 / bfloat16. Arithmetic stays float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+SMALLEST: Final = 256
+"""Elements below which a tensor is left alone: its scale would cost more than it saves."""
+OUTPUT_AXIS: Final[dict[str, int]] = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1}
+"""Axis of a weight tensor that counts output channels. The wrong one loads, runs, and gives wrong numbers."""
+CLIPS: Final = (1.0, 0.99, 0.97, 0.95, 0.92, 0.89, 0.86)
+"""Shares of a channel's largest weight that are tried as its range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """A constant weight: the tensor's name, its values, and the axis of its output channels."""
+
+    name: str
+    values: NDArray[np.float32]
+    axis: int
+
+
+def quantize_per_channel(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 along `axis`: (values int8 of the same shape, scales float32 (channels,)), zero point 0.
+
+    Each channel's range is the one of `CLIPS` with the least squared error.
+    """
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    largest = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny)
+    best, scales = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.float32)
+    for clip in CLIPS:
+        trial = (largest * clip / 127).astype(np.float32)[:, None]
+        rounded = np.clip(np.rint(rows / trial), -127, 127) * trial
+        error = ((rounded - rows) ** 2).sum(axis=1)
+        scales = np.where(error < best, trial[:, 0], scales)
+        best = np.minimum(error, best)
+    shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
+    quantized = np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
+    return quantized, scales
+
+
+def find_weights(graph: onnx.GraphProto) -> list[Weight]:
+    """Constant float32 weights of convolutions and matrix products with at least `SMALLEST` elements."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    found: dict[str, Weight] = {}
+    for node in graph.node:
+        axis = _output_axis(node)
+        tensor = constants.get(node.input[1]) if axis is not None and len(node.input) > 1 else None
+        if tensor is None or axis is None:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= SMALLEST:
+            found[tensor.name] = Weight(name=tensor.name, values=values, axis=axis)
+    return list(found.values())
+
+
+def _output_axis(node: onnx.NodeProto) -> int | None:
+    if node.op_type == "Gemm":
+        return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
+    return OUTPUT_AXIS.get(node.op_type)
+
+
+def _replace(graph: onnx.GraphProto, weight: Weight, constants: list[onnx.TensorProto], node: onnx.NodeProto) -> None:
+    """Put `constants` and the node that restores the float tensor in the place of an initializer, under the same name."""
+    old = next(tensor for tensor in graph.initializer if tensor.name == weight.name)
+    graph.initializer.remove(old)
+    graph.initializer.extend(constants)
+    graph.node.insert(0, node)
+
+
+def store_int8(graph: onnx.GraphProto, weight: Weight) -> None:
+    """int8 values and a DequantizeLinear over the output-channel axis (opset 13)."""
+    from onnx import helper, numpy_helper
+
+    values, scales = quantize_per_channel(weight.values, weight.axis)
+    names = [f"{weight.name}.int8", f"{weight.name}.scale"]
+    constants = [numpy_helper.from_array(values, names[0]), numpy_helper.from_array(scales, names[1])]
+    node = helper.make_node("DequantizeLinear", names, [weight.name], name=f"{weight.name}.dequantize", axis=weight.axis)
+    _replace(graph, weight, constants, node)
+
+
+def _store_half(graph: onnx.GraphProto, weight: Weight, data_type: int) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    dtype: Any = helper.tensor_dtype_to_np_dtype(data_type)
+    stored = numpy_helper.from_array(weight.values.astype(dtype), f"{weight.name}.half")
+    node = helper.make_node("Cast", [stored.name], [weight.name], name=f"{weight.name}.restore", to=TensorProto.FLOAT)
+    _replace(graph, weight, [stored], node)
+
+
+def store_float16(graph: onnx.GraphProto, weight: Weight) -> None:
+    """float16 values and a Cast."""
+    from onnx import TensorProto
+
+    _store_half(graph, weight, TensorProto.FLOAT16)
+
+
+def store_bfloat16(graph: onnx.GraphProto, weight: Weight) -> None:
+    """bfloat16 values and a Cast."""
+    from onnx import TensorProto
+
+    _store_half(graph, weight, TensorProto.BFLOAT16)
+
+
+def rewrite_weights(source: Path, destination: Path, store: Callable[[onnx.GraphProto, Weight], None]) -> int:
+    """Copy an ONNX file with every large weight stored by `store`; returns how many were."""
+    import onnx
+
+    model = onnx.load(source, load_external_data=False)
+    weights = find_weights(model.graph)
+    for weight in weights:
+        store(model.graph, weight)
+    onnx.checker.check_model(model)
+    onnx.save(model, destination)
+    return len(weights)

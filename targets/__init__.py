@@ -1,0 +1,1 @@
+"""The hardware an artifact runs on: what this host is, and profiles of others."""

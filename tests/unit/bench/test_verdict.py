@@ -1,0 +1,143 @@
+"""The verdict follows from the records: what is fastest within the margin, what is refused and why, how far it reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sample_run import DROPS, HOST, ORIGINS, REAL, REFERENCE, ROWS, Plan, sample, write_run
+
+from edge_latup.bench.store import RunStore, load_run
+from edge_latup.bench.verdict import verdict
+
+
+def _rows(*names: str) -> dict[str, dict[str, object]]:
+    return {name: ROWS[name] for name in names}
+
+
+def test_int8_wins_where_it_is_fastest_and_within_the_margin(tmp_path: Path) -> None:
+    run = sample(tmp_path / "run")
+    found = verdict(run)
+    int8, bf16, reference = (run.rows[name] for name in ("openvino-int8", "openvino-bf16", REFERENCE))
+    assert (found.use, found.headline) == ("openvino-int8", "Use openvino-int8 on this machine.")
+    assert found.refused == {}
+    speed, footprint, *drift = found.reasons
+    assert f"With {int8.p50_ms:,.1f} ms for an input of 128 x 128 x 128 voxels (median of 24 runs)" in speed
+    assert "the fastest of the 5 artifacts accepted here" in speed
+    assert f"{reference.p50_ms / int8.p50_ms:.1f} times as fast as the baseline {REFERENCE}" in speed
+    assert f"{bf16.p50_ms / int8.p50_ms:.2f} times as fast as openvino-bf16, the fastest accepted one that is not INT8" in speed
+    assert "3.25 MB, 26.2 % of the reference's" in footprint
+    assert "630 MiB, 25 % of the reference's" in footprint
+    assert drift[0].startswith("Mean Dice drop on 8 labelled phantoms: WT +0.00")
+    assert drift[1].startswith("Dice drop on 1 labelled real case: WT +0.00")
+    assert drift[2].startswith("Dice drop on 1 real case with a pseudo-label: WT +0.00")
+
+
+@pytest.mark.parametrize("median_ms", [900.0, 1200.0, 880.0])
+def test_int8_without_gain_over_bf16_is_not_used(tmp_path: Path, median_ms: float) -> None:
+    run = sample(
+        tmp_path / "run", Plan().changed("openvino-int8", samples_ms=(median_ms,) * 24).changed("openvino-bf16", samples_ms=(900.0,) * 24)
+    )
+    found = verdict(run)
+    assert found.use == "openvino-bf16"
+    assert list(found.refused) == ["openvino-int8"]
+    assert f"it is {900 / median_ms:.2f} times as fast as openvino-bf16 (900.0 ms)" in found.refused["openvino-int8"]
+    assert "the fastest of the 4 artifacts accepted here" in found.reasons[0]
+    assert "not INT8" not in found.reasons[0]
+
+
+def test_int8_that_was_never_executed_is_called_that(tmp_path: Path) -> None:
+    plan = Plan().changed("openvino-int8", median_ms=5000.0, executed_convolutions={"f32": 18})
+    assert (
+        verdict(sample(tmp_path / "run", plan)).refused["openvino-int8"].startswith("it declares INT8 but none of its 18 convolutions ran")
+    )
+
+
+def test_a_candidate_that_drifts_too_far_is_refused(tmp_path: Path) -> None:
+    run = sample(tmp_path / "run", Plan(drops=DROPS | {"openvino-int8": 0.02}))
+    found = verdict(run)
+    assert found.use == "openvino-bf16"
+    assert "on 8 labelled phantoms is more than 0.005" in found.refused["openvino-int8"]
+    assert "on 1 labelled real case is more than 0.005" in found.refused["openvino-int8"]
+
+
+def test_drift_on_one_real_case_is_enough_to_refuse(tmp_path: Path) -> None:
+    store = RunStore(write_run(tmp_path / "run"))
+    record = store.read_drift("openvino-int8")
+    spoilt = [
+        case.model_copy(update={"regions": {**case.regions, "ET": case.regions["ET"].model_copy(update={"dice_candidate": 0.89})}})
+        if case.case == REAL
+        else case
+        for case in record.cases
+    ]
+    store.write_drift(record.model_copy(update={"cases": tuple(spoilt)}))
+    found = verdict(load_run(store.folder))
+    assert found.use == "openvino-bf16"
+    assert found.refused == {"openvino-int8": "its mean Dice drop of ET 0.01000 on 1 labelled real case is more than 0.005"}
+
+
+def test_a_float_that_drifts_too_far_is_no_yardstick_for_int8(tmp_path: Path) -> None:
+    plan = Plan(drops=DROPS | {"openvino-bf16": 0.02}).changed("openvino-bf16", median_ms=300.0)
+    found = verdict(sample(tmp_path / "run", plan))
+    assert found.use == "openvino-int8"
+    assert list(found.refused) == ["openvino-bf16"]
+    assert "times as fast as openvino-fp32, the fastest accepted one that is not INT8" in found.reasons[0]
+
+
+def test_the_margin_itself_is_accepted(tmp_path: Path) -> None:
+    store = RunStore(write_run(tmp_path / "run", Plan(rows=_rows(REFERENCE, "openvino-int8"), origins={REAL: "real"})))
+    record = store.read_drift("openvino-int8")
+    edge = {
+        region: drift.model_copy(update={"dice_reference": 0.905, "dice_candidate": 0.9})
+        for region, drift in record.cases[0].regions.items()
+    }
+    store.write_drift(record.model_copy(update={"cases": (record.cases[0].model_copy(update={"regions": edge}),)}))
+    assert verdict(load_run(store.folder)).use == "openvino-int8"
+
+
+def test_where_all_are_refused_the_reference_stays(tmp_path: Path) -> None:
+    found = verdict(sample(tmp_path / "run", Plan(drops=dict.fromkeys(DROPS, 0.05))))
+    assert (found.use, found.headline) == (REFERENCE, f"Stay with the reference {REFERENCE} on this machine.")
+    assert set(found.refused) == set(DROPS)
+    assert "the only artifact accepted here." in found.reasons[0]
+    assert found.reasons[-1] == "It is what the drift of the others is measured against."
+
+
+def test_what_was_only_timed_is_never_recommended(tmp_path: Path) -> None:
+    found = verdict(sample(tmp_path / "run", Plan(run={"timed_only": ("openvino-int8",)})))
+    assert found.use == "openvino-bf16"
+    assert "Timed only, its output not compared, so not considered: openvino-int8." in found.scope
+
+
+def test_without_labels_nothing_is_recommended(tmp_path: Path) -> None:
+    found = verdict(sample(tmp_path / "run", Plan(labelled=False)))
+    assert found.use is None
+    assert found.headline.startswith("No recommendation: no labelled case was evaluated")
+    assert not any("Judged on" in line for line in found.scope)
+
+
+def test_without_cases_nothing_is_recommended(tmp_path: Path) -> None:
+    assert verdict(sample(tmp_path / "run", Plan(origins={}))).use is None
+
+
+def test_without_candidates_nothing_is_recommended(tmp_path: Path) -> None:
+    found = verdict(sample(tmp_path / "run", Plan(rows=_rows(REFERENCE))))
+    assert found.headline == f"No recommendation: no output was compared with that of {REFERENCE}."
+
+
+def test_the_scope_says_machine_number_and_kind_of_cases(tmp_path: Path) -> None:
+    scope = verdict(sample(tmp_path / "run")).scope
+    assert scope[0] == f"Machine: {HOST.summary}; timed with 2 threads."
+    assert scope[1] == "Judged on 8 labelled phantoms, 1 labelled real case, 1 real case with a pseudo-label."
+    assert "Phantoms are synthetic volumes made by this software; they are not patients." in scope
+    assert "A pseudo-label is the output of another algorithm, not ground truth." in scope
+    assert scope[-1].startswith("Nothing here is a clinical claim")
+
+
+def test_the_scope_says_only_what_is_true_of_the_run(tmp_path: Path) -> None:
+    phantoms = {case: origin for case, origin in ORIGINS.items() if origin == "phantom"}
+    scope = verdict(sample(tmp_path / "phantoms", Plan(origins=phantoms))).scope
+    assert "No labelled real case was evaluated." in scope
+    assert not any("pseudo" in line for line in scope)
+    scope = verdict(sample(tmp_path / "real", Plan(origins={REAL: "real"}))).scope
+    assert not any("hantom" in line or "No labelled real" in line for line in scope)

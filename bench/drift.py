@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,8 +22,8 @@ Labels = NDArray[np.uint8]
 
 def read_prediction(path: Path, case: Case) -> Labels:
     """A label map written by a worker, canonical, on the case's grid."""
-    values = np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
-    return to_canonical(values, case.convention, str(path))
+    image: Any = nib.load(path)
+    return to_canonical(np.asarray(image.dataobj), case.convention, str(path))
 
 
 def _region(reference: Mask, candidate: Mask, label: Mask | None, spacing: Spacing) -> RegionDrift:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from edge_latup.bench.worker import Job
-from edge_latup.errors import EdgeLatupError
+from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 from edge_latup.records import write_record
+
+START: Final = "import sys; sys.path[:] = filter(None, sys.path); from edge_latup.bench.worker import main; sys.exit(main(sys.argv[1:]))"
+"""The empty entry of sys.path is the working directory, where a folder may shadow the installed package (-P is Python 3.11+)."""
+LAST_LINES: Final = 20
+KINDS: Final = {kind.exit_code: kind for kind in (EdgeLatupError, InputError, MissingDependencyError)}
 
 
 def run_worker(job: Job, out: Path, on_line: Callable[[str], None] = lambda _: None) -> None:
@@ -23,10 +30,10 @@ def run_worker(job: Job, out: Path, on_line: Callable[[str], None] = lambda _: N
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as folder:
         path, errors = Path(folder) / "job.json", Path(folder) / "stderr.txt"
         write_record(job, path)
-        command = [sys.executable, "-P", "-m", "edge_latup.bench.worker", str(path), str(out)] if _safe_path() else _plain(path, out)
+        command = [sys.executable, "-c", START, str(path), str(out)]
         with (
             errors.open("w", encoding="utf-8") as stderr,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8", errors="replace") as process,
         ):
             for line in process.stdout or ():
                 on_line(line.strip())
@@ -34,24 +41,21 @@ def run_worker(job: Job, out: Path, on_line: Callable[[str], None] = lambda _: N
             raise _failure(job, process.returncode, errors.read_text(encoding="utf-8", errors="replace"))
 
 
-def _safe_path() -> bool:
-    """-P keeps the working directory off sys.path (Python 3.11+)."""
-    return sys.version_info >= (3, 11)
-
-
-def _plain(path: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "edge_latup.bench.worker", str(path), str(out)]
-
-
 def _failure(job: Job, code: int, stderr: str) -> EdgeLatupError:
+    """The worker's own error, which is the last line it wrote, or a report of its crash."""
     lines = [line for line in stderr.splitlines() if line.strip()]
+    who = f"{Path(job.artifact).name} on {job.runtime}"
     try:
-        told = json.loads(lines[-1]) if lines else {}
-        error = EdgeLatupError(f"{Path(job.artifact).name} on {job.runtime}: {told['message']}", told["hint"])
-        error.exit_code = int(told["exit_code"])  # type: ignore[misc]
-    except (ValueError, KeyError, TypeError):
-        last = lines[-1] if lines else "it said nothing"
-        error = EdgeLatupError(
-            f"the worker for {Path(job.artifact).name} on {job.runtime} ended with code {code}: {last}", "is memory short?"
-        )
-    return error
+        told = json.loads(lines[-1])
+        return KINDS.get(code, EdgeLatupError)(f"{who}: {told['message']}", told["hint"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return _crash(who, code, lines)
+
+
+def _crash(who: str, code: int, lines: list[str]) -> EdgeLatupError:
+    if code == -signal.SIGKILL:
+        return EdgeLatupError(f"the worker for {who} was killed (SIGKILL): the machine may have run out of memory", "close other programs")
+    ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    if not lines:
+        return EdgeLatupError(f"the worker for {who} {ending} and said nothing")
+    return EdgeLatupError(f"the worker for {who} {ending}: {lines[-1]}", "\n".join(["its last lines were:", *lines[-LAST_LINES:]]))

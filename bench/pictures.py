@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,9 +13,10 @@ from edge_latup.segmentation.prepare import oriented
 from edge_latup.spec import ModelSpec
 
 Labels = NDArray[np.uint8]
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
-def _for_display(plane: NDArray[np.generic]) -> NDArray[np.generic]:
+def _for_display(plane: NDArray[ScalarT]) -> NDArray[ScalarT]:
     """An axial LPS plane (x, y) as rows and columns: anterior up, the patient's right on the left.
 
     In LPS, x grows to the patient's left and y to the back: rows are y, columns are x, no flip is needed.
@@ -45,17 +48,18 @@ def cut_picture(case: Case, spec: ModelSpec, predictions: dict[str, Labels]) -> 
         case=case.name,
         slice_index=index,
         images={modality: _windowed(volume, window, index) for modality, volume in volumes.items()},
-        label=None if label is None else _for_display(label[(*window, index)]).astype(np.uint8),
-        predictions={name: _for_display(array[(*window, index)]).astype(np.uint8) for name, array in turned.items()},
+        label=None if label is None else _for_display(label[(*window, index)]),
+        predictions={name: _for_display(array[(*window, index)]) for name, array in turned.items()},
     )
 
 
 def _as_lps(case: Case, labels: Labels) -> Labels:
-    return case.grid.reorient(labels, "LPS").astype(np.uint8)
+    return case.grid.reorient(labels, "LPS")
 
 
 def _windowed(volume: NDArray[np.float32], window: tuple[slice, slice], index: int) -> NDArray[np.float32]:
     """The slice in [0, 1], white at the 99.5th percentile of the head."""
     head = volume[volume > 0]
     top = float(np.percentile(head, 99.5)) if head.size else 1.0
-    return np.clip(_for_display(volume[(*window, index)]) / top, 0, 1).astype(np.float32)
+    shown: NDArray[np.float32] = np.clip(_for_display(volume[(*window, index)]) / top, 0, 1).astype(np.float32)
+    return shown

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench.drift import case_drift, read_prediction
@@ -14,13 +17,16 @@ from edge_latup.bench.isolate import run_worker
 from edge_latup.bench.pictures import cut_picture
 from edge_latup.bench.records import CaseDrift, DriftRecord, RunRecord, TimingRow
 from edge_latup.bench.store import RunStore
-from edge_latup.bench.worker import Job
+from edge_latup.bench.worker import SESSION_NAME, Job, SegmentSession
 from edge_latup.cases.identity import CaseOrigin, case_digest, origin_of
 from edge_latup.cases.layout import CaseFiles
 from edge_latup.cases.read import read_case
 from edge_latup.errors import CaseError, InputError
 from edge_latup.manifest import RuntimeName
+from edge_latup.records import read_record
+from edge_latup.runtimes import choose_runtime
 from edge_latup.runtimes.base import usable_cores
+from edge_latup.segmentation.parity import parity_input
 from edge_latup.spec import ModelSpec
 from edge_latup.targets.host import describe_host
 from edge_latup.versions import versions_of
@@ -44,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is asked to do. The first entry that is not timed_only is the reference unless `reference` names one."""
+    """What a run is asked to do; `reference` and `baseline` are artifacts' names."""
 
     entries: tuple[Entry, ...]
     cases: tuple[CaseFiles, ...]
@@ -59,129 +65,166 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Exam:
+    """A case that may be evaluated on: it calibrated none of the artifacts."""
+
     files: CaseFiles
     origin: CaseOrigin
+    trained_on: bool
 
-
-def _refuse_bad_plan(plan: Plan) -> None:
-    names = [entry.name for entry in plan.entries]
-    if doubles := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two artifacts are named {', '.join(sorted(doubles))}", "a row is known by its artifact's name: bench them in two runs")
-    for role, name in (("reference", plan.reference), ("baseline", plan.baseline)):
-        if name not in names:
-            raise InputError(f"the {role} {name!r} is not among the artifacts: {', '.join(names)}", f"name one of them with --{role}")
-    if any(entry.timed_only for entry in plan.entries if entry.name == plan.reference):
-        raise InputError(f"the reference {plan.reference} cannot be timed only", "its output is what the others are compared with")
-
-
-def _examine_cases(plan: Plan) -> tuple[list[_Exam], list[str]]:
-    """Check every case before anything slow starts; returns them with their origin, and notes on those a model was trained on.
-
-    Raises:
-        CaseError: a case cannot be read, or was used to calibrate one of the artifacts.
-    """
-    exams, notes = [], []
-    for files in plan.cases:
-        digest = case_digest(read_case(files, plan.entries[0].artifact.manifest.spec.modalities))
-        for entry in plan.entries:
-            manifest = entry.artifact.manifest
-            if any(seen.sha256 == digest for seen in manifest.calibration):
-                raise CaseError(
-                    f"case {files.name} in {files.folder} was used to calibrate {manifest.name}",
-                    "evaluate on other cases, or calibrate again without it",
-                )
-        origin = origin_of(files)
-        if any(seen.sha256 == digest for entry in plan.entries for seen in entry.artifact.manifest.trained_on):
-            notes.append(f"{files.name} was used to train the network: its Dice is not a test result, its drift is")
-        exams.append(_Exam(files=files, origin=origin))
-    return exams, notes
-
-
-def _pictured(exams: Sequence[_Exam], notes: Sequence[str]) -> str | None:
-    """The case a report shows: a real one the network was not trained on, else a real one, else the first with a label."""
-    trained = {note.split(" ", 1)[0] for note in notes}
-    real = [exam for exam in exams if exam.origin != "phantom"]
-    ranked = [*(e for e in real if e.files.name not in trained), *real, *(e for e in exams if e.files.label is not None), *exams]
-    return ranked[0].files.name if ranked else None
+    @property
+    def name(self) -> str:
+        return self.files.name
 
 
 def run_bench(plan: Plan, out: Path, progress: Callable[[str], None]) -> RunStore:
-    """Run `plan` and keep every record in `out`.
+    """Run `plan` and keep every record in `out`; run.json is written last, so that an unfinished run is not taken for a run.
 
     Raises:
         InputError: the plan contradicts itself, or `out` already holds a run.
         CaseError: a case cannot be used.
+        MissingDependencyError: a runtime is not installed.
         EdgeLatupError: a worker failed.
     """
-    _refuse_bad_plan(plan)
     store = RunStore(out)
-    if store.run_path.exists():
-        raise InputError(f"{out} already holds a bench run", "choose another --out: records are never mixed")
-    exams, notes = _examine_cases(plan)
+    _refuse_bad_plan(plan, store)
+    exams = [_examine(files, plan.entries) for files in plan.cases]
+    record = _run_record(plan, exams)
     out.mkdir(parents=True, exist_ok=True)
-    record = RunRecord(
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"), command=plan.command, host=describe_host(), versions=versions_of(*PACKAGES),
-        reference=plan.reference, baseline=plan.baseline, artifacts=tuple(entry.name for entry in plan.entries),
-        cases=tuple(exam.files.name for exam in exams), timed_only=tuple(entry.name for entry in plan.entries if entry.timed_only),
-        pictured_case=_pictured(exams, notes), notes=(*plan.notes, *notes),
-    )  # fmt: skip
-    for entry in plan.entries:
-        progress(f"timing {entry.name} on {entry.runtime}")
-        store.write_row(_time(entry, plan, out))
+    with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
+        for entry, batch in zip(plan.entries, _write_batches(plan.entries, Path(scratch)), strict=True):
+            progress(f"timing {entry.name} on {entry.runtime}")
+            store.write_row(_time(entry, plan, batch, Path(scratch) / "row.json"))
     if exams:
         _record_drift(plan, exams, record, store, progress)
     store.write_run(record)
     return store
 
 
-def _time(entry: Entry, plan: Plan, out: Path) -> TimingRow:
-    path = out / f".{entry.name}.row.json"
+def _refuse_bad_plan(plan: Plan, store: RunStore) -> None:
+    """Find what is wrong before anything slow starts."""
+    if store.folder.exists() and not store.folder.is_dir():
+        raise InputError(f"{store.folder} is a file", "choose another --out: the records of a run are a folder")
+    if store.run_path.exists():
+        raise InputError(f"{store.folder} already holds a bench run", "choose another --out: records are never mixed")
+    names = [entry.name for entry in plan.entries]
+    _refuse_doubles("artifacts", names, "a row is known by its artifact's name: bench them in two runs")
+    _refuse_doubles("cases", [files.name for files in plan.cases], "a label map is known by its case's name: rename one")
+    for role, name in (("reference", plan.reference), ("baseline", plan.baseline)):
+        if name not in names:
+            raise InputError(f"the {role} {name!r} is not among the artifacts: {', '.join(names)}", f"name one of them with --{role}")
+    if any(entry.timed_only for entry in plan.entries if entry.name == plan.reference):
+        raise InputError(f"the reference {plan.reference} cannot be timed only", "its output is what the others are compared with")
+    for entry in plan.entries:
+        store.row_path(entry.name)
+        choose_runtime(entry.artifact, entry.runtime)
+
+
+def _refuse_doubles(what: str, names: Sequence[str], hint: str) -> None:
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two {what} are named {', '.join(doubles)}", hint)
+
+
+def _examine(files: CaseFiles, entries: Sequence[Entry]) -> _Exam:
+    """Read a case once, and see what the artifacts know of it.
+
+    Raises:
+        CaseError: the case cannot be read, or was used to calibrate one of the artifacts.
+    """
+    manifests = [entry.artifact.manifest for entry in entries]
+    digests = {modalities: case_digest(read_case(files, modalities)) for modalities in {manifest.spec.modalities for manifest in manifests}}
+    for manifest in manifests:
+        if any(seen.sha256 == digests[manifest.spec.modalities] for seen in manifest.calibration):
+            raise CaseError(
+                f"case {files.name} in {files.folder} was used to calibrate {manifest.name}",
+                "evaluate on other cases, or calibrate again without it",
+            )
+    trained_on = any(seen.sha256 == digests[manifest.spec.modalities] for manifest in manifests for seen in manifest.trained_on)
+    return _Exam(files=files, origin=origin_of(files), trained_on=trained_on)
+
+
+def _run_record(plan: Plan, exams: Sequence[_Exam]) -> RunRecord:
+    trained_on = (exam.name for exam in exams if exam.trained_on)
+    return RunRecord(
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=plan.command,
+        host=describe_host(),
+        versions=versions_of(*PACKAGES),
+        reference=plan.reference,
+        baseline=plan.baseline,
+        artifacts=tuple(entry.name for entry in plan.entries),
+        cases=tuple(exam.name for exam in exams),
+        timed_only=tuple(entry.name for entry in plan.entries if entry.timed_only),
+        pictured_case=_pictured(exams),
+        notes=(*plan.notes, *(f"{name} was used to train the network: its Dice is not a test result, its drift is" for name in trained_on)),
+    )
+
+
+def _pictured(exams: Sequence[_Exam]) -> str | None:
+    """The case a report shows: a real one the network was not trained on, else a real one, else the first with a label."""
+    real = [exam for exam in exams if exam.origin != "phantom"]
+    ranked = [*(exam for exam in real if not exam.trained_on), *real, *(exam for exam in exams if exam.files.label is not None), *exams]
+    return ranked[0].name if ranked else None
+
+
+def _write_batches(entries: Sequence[Entry], folder: Path) -> list[Path]:
+    """The input each entry is timed on, as .npy: the parity input, made once for all that share a spec."""
+    made: dict[ModelSpec, Path] = {}
+    for spec in (entry.artifact.manifest.spec for entry in entries):
+        if spec not in made:
+            made[spec] = folder / f"batch{len(made)}.npy"
+            np.save(made[spec], parity_input(spec, spec.spatial.size))
+    return [made[entry.artifact.manifest.spec] for entry in entries]
+
+
+def _time(entry: Entry, plan: Plan, batch: Path, row: Path) -> TimingRow:
     job = Job(
         task="time", artifact=str(entry.artifact.folder), runtime=entry.runtime, threads=plan.threads, min_runs=plan.min_runs,
-        min_seconds=plan.min_seconds,
+        min_seconds=plan.min_seconds, batch=str(batch),
     )  # fmt: skip
-    try:
-        run_worker(job, path)
-        return TimingRow.model_validate_json(path.read_text(encoding="utf-8"))
-    finally:
-        path.unlink(missing_ok=True)
+    run_worker(job, row)
+    return read_record(TimingRow, row)
 
 
 def _record_drift(plan: Plan, exams: Sequence[_Exam], record: RunRecord, store: RunStore, progress: Callable[[str], None]) -> None:
     judged = [entry for entry in plan.entries if not entry.timed_only]
-    for entry in judged:
-        progress(f"segmenting {len(exams)} cases with {entry.name}")
-        _segment(entry, exams, plan.threads, store.folder / "labels" / entry.name)
-    cases: dict[str, list[CaseDrift]] = {entry.name: [] for entry in judged}
-    spec = judged[0].artifact.manifest.spec
-    for exam in exams:
-        progress(f"comparing {exam.files.name}")
-        for name, drift in _compare(exam, judged, plan.reference, spec, store, pictured=exam.files.name == record.pictured_case).items():
-            cases[name].append(drift)
+    executed = {entry.name: _segment(entry, exams, plan.threads, store, progress).float_precision for entry in judged}
     reference = next(entry for entry in judged if entry.name == plan.reference)
+    cases: dict[str, list[CaseDrift]] = {entry.name: [] for entry in judged}
+    for exam in exams:
+        progress(f"comparing {exam.name}")
+        for name, drift in _compare(exam, judged, reference, store, pictured=exam.name == record.pictured_case).items():
+            cases[name].append(drift)
     for entry in judged:
         if entry is not reference:
-            row = store.read_row(entry.name)
             store.write_drift(
                 DriftRecord(
-                    artifact=entry.name, artifact_sha256=entry.artifact.digest, runtime=entry.runtime, executed_float=row.executed_float,
+                    artifact=entry.name, artifact_sha256=entry.artifact.digest, runtime=entry.runtime, executed_float=executed[entry.name],
                     reference=reference.name, reference_sha256=reference.artifact.digest, reference_runtime=reference.runtime,
                     cases=tuple(cases[entry.name]),
                 )
             )  # fmt: skip
 
 
-def _segment(entry: Entry, exams: Sequence[_Exam], threads: int, out: Path) -> None:
+def _labels_folder(store: RunStore, entry: Entry) -> Path:
+    return store.folder / "labels" / entry.name
+
+
+def _segment(entry: Entry, exams: Sequence[_Exam], threads: int, store: RunStore, progress: Callable[[str], None]) -> SegmentSession:
+    out = _labels_folder(store, entry)
     out.mkdir(parents=True, exist_ok=True)
-    folders = tuple(str(exam.files.path) for exam in exams)
-    run_worker(Job(task="segment", artifact=str(entry.artifact.folder), runtime=entry.runtime, threads=threads, cases=folders), out)
+    progress(f"segmenting {len(exams)} cases with {entry.name}")
+    paths = tuple(str(exam.files.path) for exam in exams)
+    job = Job(task="segment", artifact=str(entry.artifact.folder), runtime=entry.runtime, threads=threads, cases=paths)
+    run_worker(job, out, lambda case: progress(f"{entry.name}: {case}"))
+    return read_record(SegmentSession, out / SESSION_NAME)
 
 
-def _compare(
-    exam: _Exam, judged: Sequence[Entry], reference: str, spec: ModelSpec, store: RunStore, *, pictured: bool
-) -> dict[str, CaseDrift]:  # fmt: skip
+def _compare(exam: _Exam, judged: Sequence[Entry], reference: Entry, store: RunStore, *, pictured: bool) -> dict[str, CaseDrift]:
+    """The drift of every candidate on one case, whose slices are kept where it is the one that is pictured."""
+    spec = reference.artifact.manifest.spec
     case = read_case(exam.files, spec.modalities)
-    predictions = {entry.name: read_prediction(store.folder / "labels" / entry.name / f"{case.name}.nii.gz", case) for entry in judged}
+    predictions = {entry.name: read_prediction(_labels_folder(store, entry) / f"{case.name}.nii.gz", case) for entry in judged}
     if pictured:
         store.write_picture(cut_picture(case, spec, predictions))
-    return {name: case_drift(case, exam.origin, predictions[reference], predicted) for name, predicted in predictions.items() if name != reference}
+    labels = predictions[reference.name]
+    return {name: case_drift(case, exam.origin, labels, predicted) for name, predicted in predictions.items() if name != reference.name}

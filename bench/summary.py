@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, get_args
@@ -40,6 +40,8 @@ class DriftSummary:
     origin: CaseOrigin
     cases: int
     labelled: int
+    dice_reference: dict[Region, float]
+    """The reference's own mean: a small drop from a poor reference says little."""
     dice_drop: dict[Region, float]
     worst: Worst | None
     iou_drop: float | None
@@ -66,7 +68,8 @@ def summarise(record: DriftRecord, origin: CaseOrigin) -> DriftSummary | None:
         origin=origin,
         cases=len(cases),
         labelled=sum(any(region.dice_drop is not None for region in case.regions.values()) for case in cases),
-        dice_drop=_dice_drops(cases),
+        dice_reference=_by_region(cases, lambda drift: drift.dice_reference),
+        dice_drop=_by_region(cases, lambda drift: drift.dice_drop),
         worst=_worst(cases),
         iou_drop=_mean(region.iou_drop for region in regions),
         agreement=_mean(region.agreement for region in regions),
@@ -100,8 +103,8 @@ def int8_convolutions(row: TimingRow) -> tuple[int, int]:
     return sum(count for precision, count in counts.items() if precision in ("i8", "u8")), sum(counts.values())
 
 
-def _dice_drops(cases: list[CaseDrift]) -> dict[Region, float]:
-    means = {region: _mean(case.regions[region].dice_drop for case in cases if region in case.regions) for region in REGIONS}
+def _by_region(cases: list[CaseDrift], value: Callable[[RegionDrift], float | None]) -> dict[Region, float]:
+    means = {region: _mean(value(case.regions[region]) for case in cases if region in case.regions) for region in REGIONS}
     return {region: mean for region, mean in means.items() if mean is not None}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from edge_latup.bench.cautions import cautions
 from edge_latup.bench.columns import shown
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.store import LoadedRun
@@ -17,6 +18,8 @@ MARGIN: Final = 0.005
 """Largest mean Dice drop of a region that is accepted, on the cases of any origin."""
 GAIN: Final = 1.05
 """An INT8 artifact must be this many times as fast as the best float one; below it, repeat runs can turn the order round."""
+POOR: Final = 0.5
+"""A reference whose mean Dice of a region is lower is no yardstick for small drops."""
 ROUNDING: Final = 1e-9
 CASE_NOUNS: Final[dict[CaseOrigin, tuple[str, str]]] = {
     "phantom": ("labelled phantom", "labelled phantoms"),
@@ -29,12 +32,13 @@ CASE_NOUNS: Final[dict[CaseOrigin, tuple[str, str]]] = {
 class Verdict:
     """What to use, why, what not to use, and how far the statement reaches.
 
-    use: the artifact, None where nothing could be judged. refused: reason by artifact.
+    use: the artifact, None where nothing could be judged. caveats: what speaks against relying on it. refused: reason by artifact.
     """
 
     use: str | None
     headline: str
     reasons: tuple[str, ...]
+    caveats: tuple[str, ...]
     refused: dict[str, str]
     scope: tuple[str, ...]
 
@@ -43,7 +47,7 @@ def verdict(run: LoadedRun) -> Verdict:
     """The fastest artifact within the drift margin, or the reference."""
     judged = _judged(run)
     if not judged:
-        return Verdict(use=None, headline=_unjudged(run), reasons=(), refused={}, scope=tuple(_scope(run, judged)))
+        return Verdict(use=None, headline=_unjudged(run), reasons=(), caveats=(), refused={}, scope=tuple(_scope(run, judged)))
     refused = _drifted(run, judged)
     best_float = _fastest([row for row in _accepted(run, refused) if row.precision != "int8"])
     if best_float is not None:
@@ -53,6 +57,7 @@ def verdict(run: LoadedRun) -> Verdict:
         use=use.artifact,
         headline=_headline(run, use),
         reasons=tuple(_reasons(run, use, best_float, judged, refused)),
+        caveats=tuple(_caveats(run, use, next(iter(judged.values())))),
         refused=refused,
         scope=tuple(_scope(run, judged)),
     )
@@ -170,12 +175,26 @@ def _by_region(drops: dict[Region, float]) -> str:
     return ", ".join(f"{region} {shown(drop, '+.4f')}" for region, drop in drops.items())
 
 
+def _caveats(run: LoadedRun, use: TimingRow, summaries: list[DriftSummary]) -> Iterator[str]:
+    for summary in summaries:
+        if poor := {region: dice for region, dice in summary.dice_reference.items() if dice < POOR}:
+            own = ", ".join(f"{region} {dice:.3f}" for region, dice in poor.items())
+            where = count(summary.labelled, CASE_NOUNS[summary.origin])
+            yield f"The reference {run.record.reference} is itself poor on {where} (Dice of {own}): a small drop from it says little."
+    if concerned := sum(text.startswith(f"{use.artifact}: ") for text in cautions(run)):
+        warnings = count(concerned, ("warning concerns", "warnings concern"))
+        yield f"{warnings} {use.artifact} itself: read below before relying on its figures."
+
+
 def _scope(run: LoadedRun, judged: dict[str, list[DriftSummary]]) -> Iterator[str]:
     threads = sorted({row.threads for row in run.rows.values()})
     yield f"Machine: {run.record.host.summary}; timed with {' or '.join(map(str, threads))} threads."
     summaries = next(iter(judged.values()), [])
     if summaries:
         yield f"Judged on {', '.join(count(summary.labelled, CASE_NOUNS[summary.origin]) for summary in summaries)}."
+    for summary in summaries:
+        dice = ", ".join(f"{region} {value:.3f}" for region, value in summary.dice_reference.items())
+        yield f"The reference {run.record.reference} itself has a Dice of {dice} on {count(summary.labelled, CASE_NOUNS[summary.origin])}."
     if run.record.timed_only:
         yield f"Timed only, its output not compared, so not considered: {', '.join(run.record.timed_only)}."
     origins = {summary.origin for summary in summaries}

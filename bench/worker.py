@@ -1,4 +1,4 @@
-"""One engine in one process: `python -m edge_latup.bench.worker JOB.json OUT` times a model or segments cases with it."""
+"""One engine in one process, started by `isolate`: times a model on one input, or segments cases with it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
 from pydantic import Field
 
 from edge_latup.artifact import Artifact, open_artifact
 from edge_latup.bench.records import TimingRow
-from edge_latup.cases.layout import find_cases
+from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.cases.read import read_case
 from edge_latup.cases.write import write_label_map
-from edge_latup.errors import EdgeLatupError
+from edge_latup.errors import CaseError, EdgeLatupError, InputError
 from edge_latup.manifest import RuntimeName
-from edge_latup.records import Record, read_record, write_record, write_text
-from edge_latup.runtimes import RUNTIMES, open_session
+from edge_latup.records import Record, read_record, write_record
+from edge_latup.runtimes import RUNTIMES, choose_runtime, open_session
 from edge_latup.runtimes.base import Batch, Kernel, Session, SessionOptions, precision_summary
 from edge_latup.segmentation.engine import segment
-from edge_latup.segmentation.parity import parity_input
 from edge_latup.targets.host import describe_host, load_average
 
-CONVOLUTIONS: Final = ("conv", "deconv")
+CONVOLUTION: Final = re.compile("conv(?!ert)", re.IGNORECASE)
+"""A Convert only changes the type of a tensor."""
+SESSION_NAME: Final = "session.json"
 
 
 class Job(Record):
-    """What a worker is to do."""
+    """What a worker is to do. Paths are absolute or relative to the working directory, which the worker inherits."""
 
     task: Literal["time", "segment"]
     artifact: str
@@ -39,8 +41,17 @@ class Job(Record):
     warm_up_runs: int = Field(2, ge=1)
     min_runs: int = Field(20, ge=1)
     min_seconds: float = Field(10.0, ge=0)
+    batch: str | None = None
+    """File (.npy) with the input, for "time": made by the caller, so that making it leaves no trace in the worker's memory."""
     cases: tuple[str, ...] = ()
-    """Case folders, for "segment"."""
+    """Case folders or 4-D files, for "segment"."""
+
+
+class SegmentSession(Record):
+    """session.json beside the label maps of one artifact: what they were computed in."""
+
+    float_precision: str
+    """As read back from the runtime."""
 
 
 def _memory(field: str) -> int:
@@ -61,7 +72,8 @@ def _reset_peak() -> None:
 
 
 def _is_convolution(kernel: Kernel) -> bool:
-    return any(word in kernel.operation.lower() for word in CONVOLUTIONS)
+    """Conv, ConvTranspose, Convolution, Deconvolution, QLinearConv, FusedConv, Conv3d: every runtime has its own name."""
+    return CONVOLUTION.search(kernel.operation) is not None
 
 
 def _samples(session: Session, batch: Batch, job: Job) -> tuple[float, ...]:
@@ -76,12 +88,19 @@ def _samples(session: Session, batch: Batch, job: Job) -> tuple[float, ...]:
     return tuple(samples)
 
 
+def _batch(job: Job) -> Batch:
+    if job.batch is None:
+        raise InputError("a timing job needs a batch", "name the .npy file with the input")
+    batch: Batch = np.load(job.batch, allow_pickle=False)
+    return batch
+
+
 def time_model(job: Job, artifact: Artifact) -> TimingRow:
     """Load, run and measure; the runtime is imported before the memory baseline is taken."""
     manifest = artifact.manifest
+    choose_runtime(artifact, job.runtime)
     version = RUNTIMES[job.runtime].describe().version
-    size = manifest.spec.spatial.size
-    batch = parity_input(manifest.spec, size)
+    batch = _batch(job)
     load, started = load_average(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     before = _memory("VmRSS")
     _reset_peak()
@@ -93,24 +112,33 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
         samples = _samples(session, batch, job)
         peak = _memory("VmHWM")
         kernels = session.executed_kernels()
+        convolutions = [kernel for kernel in kernels if _is_convolution(kernel)]
         return TimingRow(
             artifact=manifest.name, artifact_sha256=artifact.digest, format=manifest.format, runtime=job.runtime, runtime_version=version,
             precision=manifest.precision, storage=manifest.storage, executed_float=session.float_precision,
-            executed_kernels=precision_summary(kernels), executed_convolutions=precision_summary([k for k in kernels if _is_convolution(k)]),
+            executed_kernels=precision_summary(kernels), executed_convolutions=precision_summary(convolutions),
             input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=samples,
             load_ms=(loaded - began) * 1000, first_inference_ms=(first - loaded) * 1000, peak_rss_bytes=peak, rss_delta_bytes=peak - before,
             model_bytes=manifest.model_size, load_average=load, started=started, host=describe_host(),
         )  # fmt: skip
 
 
+def _case_files(path: Path) -> CaseFiles:
+    """The case at `path`, which may hold other cases in folders below."""
+    for files in find_cases(path):
+        if files.path == path:
+            return files
+    raise CaseError(f"there is no case at {path}", "has it been moved since the run began?")
+
+
 def segment_cases(job: Job, artifact: Artifact, out: Path) -> None:
     """Write out/CASE.nii.gz for every case of the job; stdout gets one line a case, for progress."""
     spec = artifact.manifest.spec
     with open_session(artifact, job.runtime, SessionOptions(threads=job.threads)) as session:
-        write_text(json.dumps({"float_precision": session.float_precision}), out / "session.json")
-        for folder in job.cases:
-            files = next(found for found in find_cases(Path(folder)) if found.path == Path(folder))
-            case = read_case(files, spec.modalities, with_label=False)
+        write_record(SegmentSession(float_precision=session.float_precision), out / SESSION_NAME)
+        for path in job.cases:
+            # The label is read for its convention alone: the label map is written in the same numbers.
+            case = read_case(_case_files(Path(path)), spec.modalities)
             write_label_map(segment(session, spec, case).label, case, out / f"{case.name}.nii.gz")
             sys.stdout.write(f"{case.name}\n")
             sys.stdout.flush()
@@ -127,10 +155,6 @@ def main(arguments: list[str]) -> int:
         else:
             segment_cases(job, artifact, out)
     except EdgeLatupError as error:
-        sys.stderr.write(json.dumps({"message": error.message, "hint": error.hint, "exit_code": error.exit_code}) + "\n")
+        sys.stderr.write("\n" + json.dumps({"message": error.message, "hint": error.hint}) + "\n")
         return error.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

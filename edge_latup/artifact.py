@@ -52,19 +52,25 @@ def open_artifact(folder: Path) -> Artifact:
     Raises:
         ArtifactError: the folder is no artifact, or a file is missing or altered.
     """
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST_NAME}", "make one with: edge-latup export CHECKPOINT --out ARTIFACT")
-    try:
-        manifest = read_record(Manifest, path)
-    except SpecError as error:
-        raise ArtifactError(error.message, "make the artifact again with this version of edge-latup") from error
+    manifest = _read_manifest(folder)
     for record in manifest.files:
         _check_file(folder / record.name, record)
     recorded = {record.name for record in manifest.files}
     if missing := [name for name in MODEL_FILES[manifest.format] if name not in recorded]:
-        raise ArtifactError(f"{path} records no hash for {', '.join(missing)}", "make the artifact again")
+        raise ArtifactError(f"{folder / MANIFEST_NAME} records no hash for {', '.join(missing)}", "make the artifact again")
     return Artifact(folder=folder, manifest=manifest)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder} is not an artifact: it has no {MANIFEST_NAME}", "make one: edge-latup export CHECKPOINT --out ARTIFACT"
+        )
+    try:
+        return read_record(Manifest, path)
+    except SpecError as error:
+        raise ArtifactError(error.message, "make the artifact again with this version of edge-latup") from error
 
 
 def _check_file(path: Path, record: FileRecord) -> None:
@@ -94,7 +100,7 @@ def write_artifact(
     Raises:
         ArtifactError: `folder` exists (and `overwrite` is not set, or it is no artifact), or a model file was not written.
     """
-    _refuse_existing(folder, overwrite)
+    refuse_existing(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -105,21 +111,52 @@ def write_artifact(
             complete = examine(Artifact(folder=temporary, manifest=complete))
         write_record(complete, temporary / MANIFEST_NAME)
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        refuse_existing(folder, overwrite)  # another process may have been quicker
+        _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Artifact(folder=folder, manifest=complete)
 
 
-def _refuse_existing(folder: Path, overwrite: bool) -> None:
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`; an artifact that is there is removed only once the new one has its place."""
     if not folder.exists():
+        temporary.rename(folder)
+        return
+    aside = temporary.with_name(f"{temporary.name}.old")
+    folder.rename(aside)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside)
+
+
+def refuse_existing(folder: Path, overwrite: bool) -> None:
+    """Refuse to write where something is; with `overwrite`, where something other than an artifact is.
+
+    Raises:
+        ArtifactError: as said.
+    """
+    if not folder.exists() and not folder.is_symlink():
         return
     if not overwrite:
         raise ArtifactError(f"{folder} exists", "choose another --out, or add --overwrite")
-    if not (folder / MANIFEST_NAME).is_file():
-        raise ArtifactError(f"{folder} exists and is not an artifact, so it is not replaced", "choose another --out")
+    if foreign := _foreign(folder):
+        raise ArtifactError(f"{folder} exists and {foreign}, so it is not replaced", "choose another --out")
+
+
+def _foreign(folder: Path) -> str:
+    """What `folder` is, or holds, besides an artifact; empty when it is an artifact and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return "is not a folder"
+    try:
+        known = {MANIFEST_NAME, *(file.name for file in _read_manifest(folder).files)}
+    except ArtifactError:
+        return "is not an artifact"
+    others = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    return f"holds {others[0]} besides the artifact" if others else ""
 
 
 def _record(path: Path) -> FileRecord:

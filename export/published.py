@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_latup.export.cost import Cost
+from edge_latup.export.layers import Cost
 
 LATUP_PARAMETERS: Final = 3_069_060
 LATUP_MACS_128: Final = 788_730_478_592

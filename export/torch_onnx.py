@@ -13,24 +13,29 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_latup.artifact import Artifact, sha256_of, write_artifact
+from edge_latup.artifact import Artifact, refuse_existing, sha256_of, write_artifact
 from edge_latup.errors import ArtifactError
-from edge_latup.segmentation.parity import EXPORT_TOLERANCE, RUNTIME_TOLERANCE, parity_input, prove
+from edge_latup.export.names import name_nodes
 from edge_latup.manifest import Manifest, RuntimeName, Step
 from edge_latup.runtimes import open_session
+from edge_latup.segmentation.parity import EXPORT_TOLERANCE, RUNTIME_TOLERANCE, parity_input, prove
 from edge_latup.spec import ModelSpec, Size
 from edge_latup.versions import versions_of
 
 OPSET: Final = 20
 PROVEN_IN: Final[dict[RuntimeName, dict[str, float]]] = {"onnxruntime": EXPORT_TOLERANCE, "openvino": RUNTIME_TOLERANCE}
-DIVISOR_NAMES: Final = ("depth", "height", "width")
+PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "edge-latup")
+AXES: Final = ("depth", "height", "width")
+FREE_BLOCKS: Final = (2, 64)
+"""Fewest and most divisors a free axis may hold. torch.export takes a size of 1 for fixed, so the deepest grid keeps two."""
 
 
 def _dynamic_shapes(divisor: int) -> tuple[dict[int, Any]]:
     """Free spatial sizes, each a multiple of the network's divisor."""
     from torch.export import Dim
 
-    return ({axis: divisor * Dim(f"{name}_blocks", min=2, max=64) for axis, name in enumerate(DIVISOR_NAMES, start=2)},)
+    fewest, most = FREE_BLOCKS
+    return ({axis: divisor * Dim(f"{name}_blocks", min=fewest, max=most) for axis, name in enumerate(AXES, start=2)},)
 
 
 @contextmanager
@@ -45,31 +50,34 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_onnx(network: Any, path: Path, spec: ModelSpec, shape: tuple[int, ...], dynamic: bool) -> None:
+def _write_onnx(network: Any, path: Path, spec: ModelSpec, dynamic: bool) -> None:
     import torch
 
-    example = torch.zeros(shape)
     with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (example,), str(path), dynamo=True, opset_version=OPSET, external_data=False, input_names=["image"],
-            output_names=["probabilities"], dynamic_shapes=_dynamic_shapes(spec.divisor) if dynamic else None, optimize=True, verbose=False,
+            network, (torch.zeros(spec.input_shape),), str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+            input_names=["image"], output_names=["probabilities"], optimize=True,
+            dynamic_shapes=_dynamic_shapes(spec.divisor) if dynamic else None,
         )  # fmt: skip
+    _slim(path, network)
 
 
-def _slim(path: Path) -> None:
-    """Drop what only the exporter needs (stack traces, module paths): it doubles the file of a small network and names local folders."""
+def _slim(path: Path, network: Any) -> None:
+    """Name the nodes after their modules, then drop what only the exporter needs: it doubles a small file and names local folders."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
-    del model.metadata_props[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    model.doc_string = model.graph.doc_string = ""
+    graph = model.graph
+    name_nodes(graph, network)
+    # A shape noted for a constant is redundant, and wrong as soon as a later tool stores the constant otherwise.
+    constants = {tensor.name for tensor in graph.initializer}
+    shapes = [value for value in graph.value_info if value.name not in constants]
+    del graph.value_info[:]
+    graph.value_info.extend(shapes)
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
@@ -98,32 +106,19 @@ def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynami
 
     Raises:
         SpecError: the checkpoint cannot be loaded.
-        ArtifactError: parity is outside its tolerance, or `out` exists. Nothing is left behind.
+        ArtifactError: the network does not take `size`, parity is outside its tolerance, or `out` exists. Nothing is left behind.
     """
-    from edge_latup.networks.build import WEIGHTS_NAME, load_checkpoint, seen_cases
+    from edge_latup.networks.build import load_checkpoint
 
+    refuse_existing(out, overwrite)
     network, spec = load_checkpoint(checkpoint)
-    size = size or spec.spatial.size
-    if bad := [side for side in size if side % spec.divisor or side <= 0]:
-        raise ArtifactError(f"size {size}: {bad[0]} is not a multiple of {spec.divisor}", f"choose multiples of {spec.divisor}, such as 128")
-    sized = spec.model_copy(update={"spatial": spec.spatial.model_copy(update={"size": size})})
-    step = Step(
-        operation="export",
-        parameters={"checkpoint_sha256": sha256_of(checkpoint / WEIGHTS_NAME), "opset": OPSET, "dynamic": dynamic, "size": list(size)},
-        versions=versions_of("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "edge-latup"),
-    )
-    channels = len(spec.modalities)
-    manifest = Manifest(
-        name=out.name, spec=sized, format="onnx", runtimes=("openvino", "onnxruntime"), precision="fp32", storage="float32",
-        input_shape=(1, channels, -1, -1, -1) if dynamic else (1, channels, *size), recipe=(step,), trained_on=seen_cases(checkpoint),
-    )  # fmt: skip
-    batch = parity_input(sized, size)
+    sized = _sized(spec, size or spec.spatial.size, dynamic)
+    manifest = _onnx_manifest(checkpoint, out.name, sized, dynamic)
+    batch = parity_input(sized, sized.spatial.size)
     expected = reference_output(checkpoint, batch)
 
     def write_model(folder: Path) -> None:
-        path = folder / "model.onnx"
-        _write_onnx(network, path, sized, (1, channels, *size), dynamic)
-        _slim(path)
+        _write_onnx(network, folder / "model.onnx", sized, dynamic)
 
     def prove_parity(draft: Artifact) -> Manifest:
         parity = []
@@ -135,17 +130,71 @@ def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynami
     return write_artifact(out, manifest, write_model, examine=prove_parity, overwrite=overwrite)
 
 
+def _sized(spec: ModelSpec, size: Size, dynamic: bool) -> ModelSpec:
+    """The spec with its crop or window at `size`."""
+    if bad := [side for side in size if side <= 0 or side % spec.divisor]:
+        raise ArtifactError(
+            f"size {size}: {bad[0]} is not a multiple of {spec.divisor}", f"choose multiples of {spec.divisor}, such as 128"
+        )
+    fewest, most = (blocks * spec.divisor for blocks in FREE_BLOCKS)
+    if dynamic and not all(fewest <= side <= most for side in size):
+        raise ArtifactError(
+            f"size {size}: a free axis holds {fewest} to {most} voxels", "choose a --size in that range, or leave out --dynamic"
+        )
+    return spec.model_copy(update={"spatial": spec.spatial.model_copy(update={"size": size})})
+
+
+def _onnx_manifest(checkpoint: Path, name: str, spec: ModelSpec, dynamic: bool) -> Manifest:
+    from edge_latup.networks.build import WEIGHTS_NAME, seen_cases
+
+    step = Step(
+        operation="export",
+        parameters={
+            "checkpoint_sha256": sha256_of(checkpoint / WEIGHTS_NAME),
+            "opset": OPSET,
+            "dynamic": dynamic,
+            "size": list(spec.spatial.size),
+        },
+        versions=versions_of(*PACKAGES),
+    )
+    return Manifest(
+        name=name,
+        spec=spec,
+        format="onnx",
+        runtimes=("openvino", "onnxruntime"),
+        precision="fp32",
+        storage="float32",
+        input_shape=(*spec.input_shape[:2], -1, -1, -1) if dynamic else spec.input_shape,
+        recipe=(step,),
+        trained_on=seen_cases(checkpoint),
+    )
+
+
 def export_reference(checkpoint: Path, out: Path, *, overwrite: bool = False) -> Artifact:
-    """Make the PyTorch reference artifact: the checkpoint's weights with a manifest, so that it is benched like any other."""
+    """Make the PyTorch reference artifact: the checkpoint's weights with a manifest, so that it is benched like any other.
+
+    Raises:
+        SpecError: the checkpoint cannot be loaded.
+        ArtifactError: `out` exists.
+    """
     from edge_latup.networks.build import WEIGHTS_NAME, load_checkpoint, seen_cases
 
     _, spec = load_checkpoint(checkpoint)
+    weights = checkpoint / WEIGHTS_NAME
+    step = Step(operation="reference", parameters={"checkpoint_sha256": sha256_of(weights)}, versions=versions_of("torch"))
     manifest = Manifest(
-        name=out.name, spec=spec, format="checkpoint", runtimes=("pytorch",), precision="fp32", storage="float32", input_shape=spec.input_shape,
-        trained_on=seen_cases(checkpoint), recipe=(Step(operation="reference", parameters={"checkpoint_sha256": sha256_of(checkpoint / WEIGHTS_NAME)}, versions=versions_of("torch")),),
-    )  # fmt: skip
-    return write_artifact(out, manifest, lambda folder: _copy(checkpoint / WEIGHTS_NAME, folder), overwrite=overwrite)
+        name=out.name,
+        spec=spec,
+        format="checkpoint",
+        runtimes=("pytorch",),
+        precision="fp32",
+        storage="float32",
+        input_shape=spec.input_shape,
+        recipe=(step,),
+        trained_on=seen_cases(checkpoint),
+    )
 
+    def copy_weights(folder: Path) -> None:
+        shutil.copyfile(weights, folder / WEIGHTS_NAME)
 
-def _copy(source: Path, folder: Path) -> None:
-    shutil.copyfile(source, folder / source.name)
+    return write_artifact(out, manifest, copy_weights, overwrite=overwrite)

@@ -30,8 +30,8 @@ class Calibration:
 
 def _foreground_box(case: Case, spec: ModelSpec, shape: Size, size: Size, rng: np.random.Generator) -> CropBox:
     """A crop that holds a random tumour voxel (a random head voxel where there is no tumour), kept inside the volume."""
-    label = case.label
-    mask = label > 0 if label is not None and label.any() else case.images[spec.modalities[0]] > 0
+    label, image = case.label, case.images[spec.modalities[0]]
+    mask = label > 0 if label is not None and label.any() else image > image.min()
     voxels = np.argwhere(case.grid.reorient(mask, spec.orientation))
     centre = voxels[int(rng.integers(len(voxels)))]
     starts = [int(np.clip(c - s // 2, min(0, n - s), max(0, n - s))) for c, s, n in zip(centre, size, shape, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,15 +11,15 @@ from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
 from edge_latup.quantize import static_int8, weights
-from edge_latup.quantize.calibration import Calibration
+from edge_latup.quantize.calibration import Calibration, Image
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
-from edge_latup.segmentation.parity import compare, parity_input
+from edge_latup.segmentation.parity import INPUT, compare, parity_input
 from edge_latup.versions import versions_of
 
 Options = dict[str, Any]
-Write = Callable[[Path, Path, Calibration | None, Options], None]
-"""(source ONNX file, folder to write into, calibration, options)."""
+Write = Callable[[Path, Path, Sequence[Image], Options], None]
+"""(source ONNX file, folder to write into, calibration inputs, options)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,29 +46,23 @@ class Method:
 
 
 def _weights_only(store: Callable[..., None]) -> Write:
-    def write(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
+    def write(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
         if not weights.rewrite_weights(source, folder / "model.onnx", store):
             raise ArtifactError(f"{source} has no constant float32 weights to store smaller", "is it already compressed?")
 
     return write
 
 
-def _openvino_int8(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
-    static_int8.openvino_int8(source, folder, _required(calibration), options)
+def _openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
+    static_int8.openvino_int8(source, folder, inputs, **options)
 
 
-def _onnxruntime_int8(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
-    static_int8.onnxruntime_int8(source, folder, _required(calibration))
+def _onnxruntime_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
+    static_int8.onnxruntime_int8(source, folder, inputs)
 
 
-def _onnxruntime_dynamic(source: Path, folder: Path, calibration: Calibration | None, options: Options) -> None:
+def _onnxruntime_dynamic(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
     static_int8.onnxruntime_dynamic(source, folder)
-
-
-def _required(calibration: Calibration | None) -> Calibration:
-    if calibration is None:
-        raise InputError("static int8 needs calibration cases", "add --calibration DIR: cases that will not be evaluated on")
-    return calibration
 
 
 def _portable(store: Callable[..., None], runtimes: tuple[RuntimeName, ...]) -> dict[RuntimeName, Recipe]:
@@ -85,7 +79,9 @@ METHODS: Final[dict[str, Method]] = {
     "dynamic-int8": Method(
         summary="ONNX Runtime's dynamic INT8: integer convolutions with ranges found at run time; for size only, slower than FP32",
         precision="int8", float_precision="fp32", storage="int8", needs_calibration=False,
-        recipes={"onnxruntime": Recipe(write=_onnxruntime_dynamic, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime"))},
+        recipes={
+            "onnxruntime": Recipe(write=_onnxruntime_dynamic, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime")),
+        },
     ),
     "fp16": Method(
         summary="weights float16 in the file; x86 CPUs compute it in FP32",
@@ -127,6 +123,27 @@ def choose(method: str, runtime: RuntimeName) -> tuple[Method, Recipe]:
     return chosen, recipe
 
 
+def check_calibration(method: str, *, given: bool) -> None:
+    """Refuse a method of `METHODS` without the cases it needs, or with cases it would not look at.
+
+    Raises:
+        InputError: calibration is missing or needless.
+    """
+    if METHODS[method].needs_calibration and not given:
+        raise InputError(f"{method} needs calibration cases", "add --calibration DIR: cases that will not be evaluated on")
+    if given and not METHODS[method].needs_calibration:
+        raise InputError(f"{method} looks at no cases", "leave out --calibration")
+
+
+def _check_source(artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    if manifest.format != "onnx" or manifest.storage != "float32":
+        raise ArtifactError(
+            f"{artifact.folder} is {manifest.format} with {manifest.storage} weights; compression starts from FP32 ONNX",
+            "give the artifact that edge-latup export made",
+        )
+
+
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
     overwrite: bool = False,
@@ -134,34 +151,35 @@ def quantize(
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
     Raises:
-        InputError: unknown method, wrong runtime, or calibration missing.
+        InputError: unknown method, wrong runtime, or calibration missing or needless.
         ArtifactError: the source is not an FP32 ONNX artifact, or the result does not load or gives NaN. Nothing is left behind.
         MissingDependencyError: a package is missing.
     """
     chosen, recipe = choose(method, runtime)
-    if artifact.manifest.format != "onnx" or artifact.manifest.storage != "float32":
-        raise ArtifactError(
-            f"{artifact.folder} is {artifact.manifest.format} with {artifact.manifest.storage} weights; compression starts from FP32 ONNX",
-            "give the artifact that edge-latup export made",
-        )
-    if chosen.needs_calibration:
-        _required(calibration)
+    _check_source(artifact)
+    check_calibration(method, given=calibration is not None)
     source = artifact.manifest
-    cases = calibration.cases if calibration is not None and chosen.needs_calibration else ()
     parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **recipe.options}
-    if calibration is not None and chosen.needs_calibration:
+    if calibration is not None:
         parameters["calibration_inputs"] = len(calibration.inputs)
     step = Step(operation="quantize", parameters=parameters, versions=versions_of("edge-latup", *recipe.packages))
     manifest = source.model_copy(
         update={
-            "name": out.name, "format": recipe.format, "runtimes": recipe.runtimes, "precision": chosen.precision,
-            "float_precision": chosen.float_precision, "storage": chosen.storage, "recipe": (*source.recipe, step), "calibration": cases, "files": (),
+            "name": out.name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "precision": chosen.precision,
+            "float_precision": chosen.float_precision, "storage": chosen.storage, "recipe": (*source.recipe, step),
+            "calibration": calibration.cases if calibration is not None else (), "files": (),
         }
     )  # fmt: skip
+    inputs = calibration.inputs if calibration is not None else ()
     return write_artifact(
-        out, manifest, lambda folder: recipe.write(artifact.model_path, folder, calibration, recipe.options),
+        out, manifest, lambda folder: recipe.write(artifact.model_path, folder, inputs, recipe.options),
         examine=lambda draft: _examine(artifact, draft, runtime), overwrite=overwrite,
     )  # fmt: skip
+
+
+def _asked_first(runtimes: tuple[RuntimeName, ...], asked: RuntimeName) -> tuple[RuntimeName, ...]:
+    """The runtime that was asked for becomes the artifact's default."""
+    return (asked, *(runtime for runtime in runtimes if runtime != asked))
 
 
 def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName) -> Manifest:
@@ -172,7 +190,7 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName) -> Mani
     with open_session(draft, runtime) as session:
         figures = compare(expected, session.infer(batch))
     parity = Parity(
-        reference=f"{runtime} fp32", candidate=f"{runtime} {draft.manifest.name}", input="crop of phantom seed 0 case 0",
+        reference=f"{runtime} fp32", candidate=f"{runtime} {draft.manifest.name}", input=INPUT,
         input_shape=tuple(batch.shape), **figures,
     )  # fmt: skip
     return draft.manifest.model_copy(update={"parity": (*draft.manifest.parity, parity)})

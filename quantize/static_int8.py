@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_latup.quantize.calibration import Calibration
+from edge_latup.quantize.calibration import Image
 from edge_latup.records import write_text
+from edge_latup.runtimes.openvino import import_openvino, without_telemetry
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -20,38 +22,38 @@ ORT_OPERATIONS: Final = ("Conv",)
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def _quiet(name: str | None) -> Iterator[None]:
+    """Silence a quantizer that logs advice for its own authors and draws progress bars on stdout; None is the root logger."""
     logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
 
 
 def save_ir(model: ov.Model, folder: Path) -> None:
     """Write model.xml and model.bin with float16 scales and biases, and no white space in the XML (a tenth of the INT8 file)."""
-    import openvino as ov
-
-    ov.save_model(model, folder / "model.xml", compress_to_fp16=True)
+    import_openvino().save_model(model, folder / "model.xml", compress_to_fp16=True)
     path = folder / "model.xml"
     write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), path)
 
 
-def openvino_int8(source: Path, folder: Path, calibration: Calibration, options: dict[str, Any]) -> None:
+def openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], *, preset: str) -> None:
     """Post-training quantization by NNCF on the OpenVINO graph: symmetric weights per channel, min-max activations."""
-    with _quiet("nncf"):
+    ov = import_openvino()
+    with _quiet("nncf"), without_telemetry():
         import nncf
-        import openvino as ov
 
         # convert_model folds the shape arithmetic that read_model keeps: half the operations, and a smaller file.
         model = ov.convert_model(source)
         quantized = nncf.quantize(
             model,
-            nncf.Dataset(list(calibration.inputs)),
-            subset_size=len(calibration.inputs),
-            preset=nncf.QuantizationPreset(options["preset"]),
+            nncf.Dataset(list(inputs)),
+            subset_size=len(inputs),
+            preset=nncf.QuantizationPreset(preset),
             target_device=nncf.TargetDevice.CPU,
             fast_bias_correction=True,
         )
@@ -61,40 +63,45 @@ def openvino_int8(source: Path, folder: Path, calibration: Calibration, options:
 class _Reader:
     """Feeds calibration inputs to ONNX Runtime's quantizer."""
 
-    def __init__(self, name: str, calibration: Calibration) -> None:
-        self._feeds = iter([{name: batch} for batch in calibration.inputs])
+    def __init__(self, name: str, inputs: Sequence[Image]) -> None:
+        self._feeds = iter([{name: batch} for batch in inputs])
 
     def get_next(self) -> dict[str, Any] | None:
         """The next input, None after the last."""
         return next(self._feeds, None)
 
 
-def onnxruntime_int8(source: Path, folder: Path, calibration: Calibration) -> None:
+def onnxruntime_int8(source: Path, folder: Path, inputs: Sequence[Image]) -> None:
     """ONNX Runtime's own static quantization: QDQ, uint8 activations, int8 weights per channel, convolutions only."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = folder / "prepared.onnx"
-    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    name = onnx.load(prepared, load_external_data=False).graph.input[0].name
-    quantize_static(
-        str(prepared),
-        str(folder / "model.onnx"),
-        _Reader(name, calibration),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(ORT_OPERATIONS),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
+    with _quiet(None):
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        name = onnx.load(prepared, load_external_data=False).graph.input[0].name
+        quantize_static(
+            str(prepared),
+            str(folder / "model.onnx"),
+            _Reader(name, inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(ORT_OPERATIONS),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
     prepared.unlink()
 
 
 def onnxruntime_dynamic(source: Path, folder: Path) -> None:
     """ONNX Runtime's dynamic quantization (ConvInteger, MatMulInteger): small, and slower than FP32 for 3-D convolutions."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet("root"):
-        quantize_dynamic(str(source), str(folder / "model.onnx"), weight_type=QuantType.QUInt8)
+    model = onnx.load(source, load_external_data=False)
+    # The quantizer transposes the weights of Gemm and then trips over the shapes that the exporter noted for them.
+    del model.graph.value_info[:]
+    with _quiet(None):
+        quantize_dynamic(model, str(folder / "model.onnx"), weight_type=QuantType.QUInt8)

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_latup.errors import ArtifactError
+
 if TYPE_CHECKING:
     import onnx
 
 SMALLEST: Final = 256
 """Elements below which a tensor is left alone: its scale would cost more than it saves."""
-OUTPUT_AXIS: Final[dict[str, int]] = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1}
-"""Axis of a weight tensor that counts output channels. The wrong one loads, runs, and gives wrong numbers."""
+OUTPUT_AXIS: Final[dict[str, int]] = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": 1}
+"""Axis of a weight tensor that counts output channels (Gemm with transB: 0). The wrong one loads and runs, and a channel whose
+weights are small is rounded to nothing beside a large one."""
 CLIPS: Final = (1.0, 0.99, 0.97, 0.95, 0.92, 0.89, 0.86)
 """Shares of a channel's largest weight that are tried as its range."""
 
@@ -36,15 +39,16 @@ def quantize_per_channel(weight: NDArray[np.float32], axis: int) -> tuple[NDArra
     Each channel's range is the one of `CLIPS` with the least squared error.
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
-    largest = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny)
+    largest = np.abs(rows).max(axis=1)
     best, scales = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.float32)
     for clip in CLIPS:
-        trial = (largest * clip / 127).astype(np.float32)[:, None]
+        # Runtimes flush denormal scales to zero, so a channel of zeros gets the smallest normal one.
+        trial = np.maximum(largest * clip / 127, np.finfo(np.float32).tiny).astype(np.float32)[:, None]
         rounded = np.clip(np.rint(rows / trial), -127, 127) * trial
         error = ((rounded - rows) ** 2).sum(axis=1)
         scales = np.where(error < best, trial[:, 0], scales)
         best = np.minimum(error, best)
-    shape = [-1 if a == axis else 1 for a in range(weight.ndim)]
+    shape = [-1 if a == axis % weight.ndim else 1 for a in range(weight.ndim)]
     quantized = np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
     return quantized, scales
 
@@ -62,7 +66,7 @@ def find_weights(graph: onnx.GraphProto) -> list[Weight]:
             continue
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= SMALLEST:
-            found[tensor.name] = Weight(name=tensor.name, values=values, axis=axis)
+            found[tensor.name] = Weight(name=tensor.name, values=values, axis=axis % values.ndim)
     return list(found.values())
 
 
@@ -70,6 +74,11 @@ def _output_axis(node: onnx.NodeProto) -> int | None:
     if node.op_type == "Gemm":
         return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
     return OUTPUT_AXIS.get(node.op_type)
+
+
+def _check_finite(values: NDArray[Any], weight: Weight, kept_as: str) -> None:
+    if not np.isfinite(values).all():
+        raise ArtifactError(f"weight {weight.name} holds values that {kept_as} cannot", "choose another method, or look at the checkpoint")
 
 
 def _replace(graph: onnx.GraphProto, weight: Weight, constants: list[onnx.TensorProto], node: onnx.NodeProto) -> None:
@@ -84,6 +93,7 @@ def store_int8(graph: onnx.GraphProto, weight: Weight) -> None:
     """int8 values and a DequantizeLinear over the output-channel axis (opset 13)."""
     from onnx import helper, numpy_helper
 
+    _check_finite(weight.values, weight, "int8")
     values, scales = quantize_per_channel(weight.values, weight.axis)
     names = [f"{weight.name}.int8", f"{weight.name}.scale"]
     constants = [numpy_helper.from_array(values, names[0]), numpy_helper.from_array(scales, names[1])]
@@ -95,7 +105,10 @@ def _store_half(graph: onnx.GraphProto, weight: Weight, data_type: int) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     dtype: Any = helper.tensor_dtype_to_np_dtype(data_type)
-    stored = numpy_helper.from_array(weight.values.astype(dtype), f"{weight.name}.half")
+    with np.errstate(over="ignore"):
+        values = weight.values.astype(dtype)
+    _check_finite(values, weight, str(values.dtype))
+    stored = numpy_helper.from_array(values, f"{weight.name}.half")
     node = helper.make_node("Cast", [stored.name], [weight.name], name=f"{weight.name}.restore", to=TensorProto.FLOAT)
     _replace(graph, weight, [stored], node)
 
@@ -115,7 +128,11 @@ def store_bfloat16(graph: onnx.GraphProto, weight: Weight) -> None:
 
 
 def rewrite_weights(source: Path, destination: Path, store: Callable[[onnx.GraphProto, Weight], None]) -> int:
-    """Copy an ONNX file with every large weight stored by `store`; returns how many were."""
+    """Copy an ONNX file with every large weight stored by `store`; returns how many were.
+
+    Raises:
+        ArtifactError: a weight is NaN, infinite, or too large for what it is to be stored as.
+    """
     import onnx
 
     model = onnx.load(source, load_external_data=False)

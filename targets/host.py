@@ -79,4 +79,7 @@ def describe_host() -> Host:
 
 def load_average() -> float:
     """Mean number of running processes over the last minute; -1 where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return -1.0

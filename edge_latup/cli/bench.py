@@ -12,6 +12,7 @@ import typer
 from edge_latup.artifact import open_artifact
 from edge_latup.cli.options import Threads, parse_runtime
 from edge_latup.cli.output import output
+from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
     from edge_latup.bench.run import Entry
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
 
 
 def _entry(text: str) -> Entry:
-    """ARTIFACT or ARTIFACT@runtime."""
+    """ARTIFACT or ARTIFACT@runtime; a folder whose own name holds an @ is taken as it is."""
     from edge_latup.bench.run import Entry
+    from edge_latup.runtimes import choose_runtime
 
-    folder, _, runtime = text.partition("@")
+    folder, at, runtime = text.rpartition("@")
+    if not at or Path(text).is_dir():
+        folder, runtime = text, ""
     artifact = open_artifact(Path(folder))
-    chosen = parse_runtime(runtime) if runtime else artifact.manifest.runtimes[0]
+    chosen = choose_runtime(artifact, parse_runtime(runtime) if runtime else None)
     return Entry(artifact=artifact, runtime=chosen, timed_only=chosen == "pytorch")
 
 
@@ -32,7 +36,7 @@ def bench(
     artifacts: Annotated[list[str], typer.Argument(help="Artifact folders; ARTIFACT@runtime chooses another runtime than its first.")],
     out: Annotated[Path, typer.Option(help="Run folder for the records; must not hold a run yet.")],
     cases: Annotated[list[Path] | None, typer.Option(help="Cases to measure drift on; may be repeated.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Artifact the others' output is compared with; the first that is not PyTorch.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Artifact the others are compared with; the first that is not PyTorch.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Artifact the others' latency is divided by; the first.")] = None,
     runs: Annotated[int, typer.Option(min=2, help="Timed runs of each artifact, unless --seconds ends first.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of timed runs after which an artifact has been timed enough.")] = 10.0,
@@ -46,8 +50,10 @@ def bench(
 
     entries = tuple(_entry(text) for text in artifacts)
     compared = [entry.name for entry in entries if not entry.timed_only]
+    if not compared:
+        raise InputError("there is no artifact to compare: PyTorch is only timed", "add the artifact that edge-latup export made")
     plan = Plan(
-        entries=entries, cases=tuple(case for folder in cases or [] for case in find_cases(folder)), reference=reference or (compared or [""])[0],
+        entries=entries, cases=tuple(case for folder in cases or [] for case in find_cases(folder)), reference=reference or compared[0],
         baseline=baseline or entries[0].name, threads=threads or usable_cores(), min_runs=runs, min_seconds=seconds,
         command=shlex.join(["edge-latup", *sys.argv[1:]]),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import typer
 
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_size
 from edge_latup.cli.output import output
+from edge_latup.errors import InputError
 
 
 def export(
@@ -22,6 +23,8 @@ def export(
     """Export a checkpoint to one-file ONNX and prove that it computes what PyTorch computes."""
     from edge_latup.export.torch_onnx import export_onnx, export_reference
 
+    if reference and (dynamic or size is not None):
+        raise InputError("--reference takes no --size and no --dynamic", "the PyTorch reference has the size of its spec")
     output.note(f"exporting {checkpoint}")
     if reference:
         artifact = export_reference(checkpoint, out, overwrite=overwrite)
@@ -29,7 +32,8 @@ def export(
         sizes = None if size is None else parse_size(size, "--size")
         artifact = export_onnx(checkpoint, out, size=sizes, dynamic=dynamic, overwrite=overwrite)
     manifest = artifact.manifest
-    output.result(manifest.model_dump(mode="json"), f"{out}: {manifest.model_size / 1e6:.2f} MB, input {'x'.join(map(str, manifest.input_shape))}")
+    shape = "x".join("free" if side < 0 else str(side) for side in manifest.input_shape)
+    output.result(manifest.model_dump(mode="json"), f"{out}: {manifest.model_size / 1e6:.2f} MB, input {shape}")
     for parity in manifest.parity:
         output.line(
             f"parity {parity.reference} / {parity.candidate}: max |difference| {parity.max_abs:.2e}, "

@@ -16,10 +16,10 @@ OutArtifact = Annotated[Path, typer.Option(help="Artifact folder to make.")]
 
 
 def parse_size(text: str, option: str) -> tuple[int, int, int]:
-    """ "128" or "240x240x155" as three sizes.
+    """Three sizes of a text such as "128" or "240x240x155".
 
     Raises:
-        InputError: it is neither.
+        InputError: it is not one number or three.
     """
     parts = text.lower().split("x")
     if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from edge_latup.errors import EdgeLatupError
 
@@ -35,18 +36,19 @@ class Output:
     mode: Mode = Mode.HUMAN
 
     def __post_init__(self) -> None:
-        self.stdout = Console(soft_wrap=True, highlight=False)
-        self.stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+        # Names of files and cases are shown as they are: no [markup], no :emoji:.
+        self.stdout = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self.stderr = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def line(self, text: str) -> None:
         """A line of the human result; silent in the other modes."""
         if self.mode is Mode.HUMAN:
-            self.stdout.print(text, markup=False)
+            self.stdout.print(text)
 
     def result(self, value: Any, human: str = "") -> None:
         """The command's result: `value` as JSON in JSON mode, `human` otherwise."""
         if self.mode is Mode.JSON:
-            self.stdout.print_json(json.dumps(value)) if sys.stdout.isatty() else self.stdout.print(json.dumps(value), markup=False)
+            self.stdout.print_json(json.dumps(value)) if sys.stdout.isatty() else self.stdout.print(json.dumps(value))
         elif human:
             self.line(human)
 
@@ -54,29 +56,29 @@ class Output:
         """A table on stdout; the first `left` columns are left-aligned, the others right-aligned."""
         if self.mode is not Mode.HUMAN:
             return
-        table = Table(title=title, title_justify="left", header_style="bold")
+        table = Table(title=Text(title), title_justify="left", header_style="bold")
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index < left else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         # A pipe has no width of its own; 80 columns would break every row.
-        console = self.stdout if self.stdout.is_terminal else Console(width=160, highlight=False)
+        console = self.stdout if self.stdout.is_terminal else Console(width=160, highlight=False, markup=False, emoji=False)
         console.print(table)
 
     def note(self, text: str) -> None:
         """A line of progress on stderr."""
         if self.mode is not Mode.QUIET:
-            self.stderr.print(text, markup=False, style="dim")
+            self.stderr.print(text, style="dim")
 
     def warning(self, text: str) -> None:
         """Something the user must not miss, on stderr, in every mode."""
-        self.stderr.print(f"warning: {text}", markup=False, style="yellow")
+        self.stderr.print(f"warning: {text}", style="yellow")
 
     def error(self, error: EdgeLatupError) -> None:
         """What is wrong and what to do next, on stderr."""
-        self.stderr.print(f"error: {error.message}", markup=False, style="bold red")
+        self.stderr.print(f"error: {error.message}", style="bold red")
         if error.hint:
-            self.stderr.print(f"hint: {error.hint}", markup=False)
+            self.stderr.print(f"hint: {error.hint}")
 
     @contextmanager
     def progress(self, title: str, total: int | None) -> Iterator[Ticker]:
@@ -84,7 +86,8 @@ class Output:
         if self.mode is Mode.QUIET or not self.stderr.is_terminal:
             yield Ticker(self, title, total)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
+        title_column, detail_column = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[detail]}"))
+        columns = (title_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), detail_column)
         with Progress(*columns, console=self.stderr, transient=True) as bar:
             yield BarTicker(bar, title, total)
 

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edge_latup.artifact import open_artifact
+from edge_latup.artifact import open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
-from edge_latup.errors import InputError
 
 
 def quantize(
@@ -19,23 +18,23 @@ def quantize(
     method: Annotated[str, typer.Option(help="dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
     runtime: Annotated[str, typer.Option(help="The runtime that will run it.")] = "openvino",
     calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
-    crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of each case: the deployed one, then ones around tumour.")] = 1,
+    crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once."""
     from edge_latup.quantize.calibration import make_calibration
-    from edge_latup.quantize.methods import METHODS, choose
+    from edge_latup.quantize.methods import check_calibration, choose
     from edge_latup.quantize.methods import quantize as compress
 
-    source = open_artifact(artifact)
     chosen, _ = choose(method, parse_runtime(runtime))
-    if calibration and not chosen.needs_calibration:
-        raise InputError(f"{method} looks at no cases", "leave out --calibration")
+    check_calibration(method, given=bool(calibration))
+    refuse_existing(out, overwrite)
+    source = open_artifact(artifact)
     inputs = None
-    if chosen.needs_calibration and calibration:
+    if calibration:
         output.note("reading calibration cases")
         inputs = make_calibration(calibration, source.manifest.spec, crops_per_case=crops_per_case)
-    output.note(f"{method} for {runtime}: {METHODS[method].summary}")
+    output.note(f"{method} for {runtime}: {chosen.summary}")
     made = compress(source, method, out, runtime=parse_runtime(runtime), calibration=inputs, overwrite=overwrite)
     share = made.manifest.model_size / source.manifest.model_size
     moved = made.manifest.parity[-1]

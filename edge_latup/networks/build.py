@@ -19,6 +19,7 @@ from edge_latup.spec import ModelSpec, NetworkSpec
 WEIGHTS_NAME: Final = "model.safetensors"
 SPEC_NAME: Final = "spec.json"
 SEEN_NAME: Final = "seen.json"
+CHECKPOINT_HINT: Final = f"give a folder with {WEIGHTS_NAME} and {SPEC_NAME}; pickled checkpoints (.pt, .pth) are not loaded"
 
 
 def build(spec: NetworkSpec) -> LatupNet:
@@ -41,6 +42,8 @@ def load_checkpoint(folder: Path) -> tuple[LatupNet, ModelSpec]:
     Raises:
         SpecError: a file is missing or damaged, the spec names no network, or the tensors are not that network's.
     """
+    if not (folder / SPEC_NAME).is_file():
+        raise SpecError(f"{folder} is not a checkpoint: it has no {SPEC_NAME}", CHECKPOINT_HINT)
     spec = read_record(ModelSpec, folder / SPEC_NAME)
     return load_network(folder / WEIGHTS_NAME, spec), spec
 
@@ -72,14 +75,18 @@ def load_network(weights: Path, spec: ModelSpec) -> LatupNet:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise SpecError(f"{path} does not exist", "a checkpoint is a folder with model.safetensors and spec.json")
+        raise SpecError(f"{path} does not exist", CHECKPOINT_HINT)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise SpecError(f"{path} is not a readable safetensors file ({error})", "copy it again; pickled checkpoints are not loaded") from error
+        raise SpecError(f"{path} is not a readable safetensors file ({error})", f"copy it again, or {CHECKPOINT_HINT}") from error
 
 
 def _check_shapes(network: nn.Module, tensors: dict[str, torch.Tensor], weights: Path) -> None:
+    if integers := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        raise SpecError(
+            f"{weights} holds {tensors[integers[0]].dtype} values in {integers[0]}", "give the checkpoint as it was trained, in floats"
+        )
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected == found:

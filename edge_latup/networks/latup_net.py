@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor, upsample: str) -> Tensor:
         options = {} if upsample == "nearest" else {"align_corners": False}
-        up = F.interpolate(x, scale_factor=2.0, mode=upsample, **options)  # type: ignore[arg-type]
+        up = F.interpolate(x, scale_factor=2.0, mode=upsample, **options)
         merged = torch.cat([self.norm(self.up_conv(up)), skip], dim=1)
         y: Tensor = self.conv2(self.dropout(self.attention(self.conv1(merged))))
         return y

@@ -23,8 +23,16 @@ INSTALL: Final[dict[RuntimeName, str]] = {
 }
 
 
-def open_session(artifact: Artifact, runtime: RuntimeName | None = None, options: SessionOptions | None = None) -> Session:
-    """Open `artifact` on a runtime (default: the first it was made for).
+MAKE: Final[dict[RuntimeName, str]] = {
+    "openvino": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime openvino",
+    "onnxruntime": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime onnxruntime",
+    "pytorch": "edge-latup export CHECKPOINT --reference --out ARTIFACT",
+}
+"""What makes an artifact for a runtime."""
+
+
+def choose_runtime(artifact: Artifact, runtime: RuntimeName | None = None) -> RuntimeName:
+    """The runtime that will execute `artifact`: the one asked for, or the first it was made for.
 
     Raises:
         ArtifactError: the artifact was not made for that runtime.
@@ -32,10 +40,23 @@ def open_session(artifact: Artifact, runtime: RuntimeName | None = None, options
     """
     chosen = runtime or artifact.manifest.runtimes[0]
     if chosen not in artifact.manifest.runtimes:
-        raise ArtifactError(
-            f"{artifact.folder} was made for {', '.join(artifact.manifest.runtimes)}, not for {chosen}",
-            f"choose one of those, or make a file for it: edge-latup quantize ARTIFACT --runtime {chosen}",
-        )
+        made_for = ", ".join(artifact.manifest.runtimes)
+        hint = f"use {made_for}, or make an artifact for {chosen}: {MAKE[chosen]}"
+        raise ArtifactError(f"{artifact.folder} was made for {made_for}, not for {chosen}", hint)
     if not RUNTIMES[chosen].is_available():
         raise MissingDependencyError(f"runtime {chosen} is not installed", INSTALL[chosen])
-    return RUNTIMES[chosen].open(artifact, options or SessionOptions())
+    return chosen
+
+
+def open_session(artifact: Artifact, runtime: RuntimeName | None = None, options: SessionOptions | None = None) -> Session:
+    """Open `artifact` on a runtime (default: the first it was made for).
+
+    Raises:
+        ArtifactError: the artifact was not made for that runtime, or the runtime cannot load it.
+        MissingDependencyError: the runtime is not installed or does not start, or does not compute in the precision asked for.
+    """
+    chosen = choose_runtime(artifact, runtime)
+    try:
+        return RUNTIMES[chosen].open(artifact, options or SessionOptions())
+    except ImportError as error:
+        raise MissingDependencyError(f"runtime {chosen} cannot be imported: {error}", f"install it again: {INSTALL[chosen]}") from error

@@ -114,19 +114,31 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def check_batch(batch: Batch, expected: tuple[int, ...]) -> Batch:
+def check_batch(batch: Batch, expected: tuple[int, ...], divisor: int) -> Batch:
     """The batch as contiguous float32.
+
+    Args:
+        batch: what the caller gives.
+        expected: (N, C, D, H, W); -1 where the size is free.
+        divisor: every free spatial size must be a multiple of it.
 
     Raises:
         InputError: the shape is not what the model takes, or the dtype is not float32.
     """
-    fits = batch.ndim == len(expected) and all(want in (-1, size) for want, size in zip(expected, batch.shape, strict=True))
-    if not fits or batch.dtype != np.float32:
-        raise InputError(
-            f"the model takes float32 {expected}, got {batch.dtype} {batch.shape}",
-            "crop or pad to the model's size, or export with --dynamic",
-        )
-    return np.ascontiguousarray(batch)
+    if batch.dtype == np.float32 and _fits(batch.shape, expected, divisor):
+        return np.ascontiguousarray(batch)
+    multiples = f" with sizes in multiples of {divisor}" if -1 in expected[2:] else ""
+    raise InputError(
+        f"the model takes float32 {expected}{multiples}, got {batch.dtype} {batch.shape}",
+        "crop or pad to the model's size, or export with --dynamic",
+    )
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...], divisor: int) -> bool:
+    if len(shape) != len(expected) or min(shape) < 1:
+        return False
+    same = all(want in (-1, size) for want, size in zip(expected, shape, strict=True))
+    return same and all(size % divisor == 0 for want, size in zip(expected[2:], shape[2:], strict=True) if want == -1)
 
 
 def precision_summary(kernels: Sequence[Kernel]) -> dict[str, int]:

@@ -16,7 +16,9 @@ from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions,
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-INTEGER_OPERATIONS: Final = ("QLinearConv", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+INTEGER_OPERATIONS: Final = (
+    "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm",
+)  # fmt: skip
 """Operations that multiply integers; an unfused QuantizeLinear/DequantizeLinear pair around a float Conv is not one."""
 
 
@@ -41,8 +43,9 @@ def open(artifact: Artifact, options: SessionOptions) -> OnnxRuntimeSession:  # 
     """
     import onnxruntime as ort
 
-    if options.float_precision not in (None, "fp32"):
-        raise MissingDependencyError(f"ONNX Runtime's CPU provider computes in fp32, not {options.float_precision}", "use --runtime openvino")
+    asked = options.float_precision or artifact.manifest.float_precision
+    if asked != "fp32":
+        raise MissingDependencyError(f"ONNX Runtime's CPU provider computes in fp32, not {asked}", "use --runtime openvino")
     folder = tempfile.TemporaryDirectory(prefix="edge-latup-")
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.thread_count
@@ -52,17 +55,29 @@ def open(artifact: Artifact, options: SessionOptions) -> OnnxRuntimeSession:  # 
     settings.optimized_model_filepath = str(Path(folder.name) / "optimised.onnx")
     try:
         session = ort.InferenceSession(str(artifact.model_path), settings, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  (onnxruntime raises a dozen unrelated classes)
+    except _failures() as error:
         folder.cleanup()
-        raise ArtifactError(f"ONNX Runtime cannot load {artifact.model_path}: {str(error).splitlines()[0]}", "use another runtime or method") from error
-    return OnnxRuntimeSession(session, folder)
+        raise _refusal("load", artifact, error) from error
+    return OnnxRuntimeSession(session, folder, artifact)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own exceptions: a dozen classes without a common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
+
+
+def _refusal(verb: str, artifact: Artifact, error: Exception) -> ArtifactError:
+    reason = str(error).strip().partition("\n")[0]
+    return ArtifactError(f"ONNX Runtime cannot {verb} {artifact.model_path}: {reason}", "use another runtime, or make the artifact again")
 
 
 class OnnxRuntimeSession:
     """An inference session and its optimised graph on disk."""
 
-    def __init__(self, session: ort.InferenceSession, folder: tempfile.TemporaryDirectory[str]) -> None:
-        self._session, self._folder = session, folder
+    def __init__(self, session: ort.InferenceSession, folder: tempfile.TemporaryDirectory[str], artifact: Artifact) -> None:
+        self._session, self._folder, self._artifact = session, folder, artifact
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -76,12 +91,21 @@ class OnnxRuntimeSession:
 
     def infer(self, batch: Batch) -> Batch:
         """See `Session.infer`."""
-        checked = check_batch(batch, self.input_shape)
-        output: Batch = self._session.run(None, {self._session.get_inputs()[0].name: checked})[0]
+        checked = check_batch(batch, self.input_shape, self._artifact.manifest.spec.divisor)
+        try:
+            output: Batch = self._session.run(None, {self._session.get_inputs()[0].name: checked})[0]
+        except _failures() as error:
+            raise _refusal("run", self._artifact, error) from error
         return output
 
     def executed_kernels(self) -> Sequence[Kernel]:
-        """From the optimised graph."""
+        """From the optimised graph.
+
+        Raises:
+            MissingDependencyError: onnx, which reads it, is not installed.
+        """
+        if not installed("onnx"):
+            raise MissingDependencyError("reading which kernels ONNX Runtime executes needs onnx", "pip install 'edge-latup[engineer]'")
         import onnx
 
         graph = onnx.load(str(Path(self._folder.name) / "optimised.onnx"), load_external_data=False).graph

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_latup.artifact import Artifact
@@ -17,6 +18,31 @@ if TYPE_CHECKING:
 
 ELEMENT_NAMES: Final[dict[Precision, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 NOT_COMPUTING: Final = ("Parameter", "Result", "Const", "Input", "Output", "Constant")
+TELEMETRY: Final = "openvino_telemetry"
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """OpenVINO and NNCF, imported inside this, report nothing.
+
+    Each tells Google Analytics of its import and use, unasked, unless the package that does so is missing: what they then do
+    is their own code. Nothing may leave a clinic's machine that its people did not send.
+    """
+    before = sys.modules.get(TELEMETRY)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # Python's own way to say that a module is not there
+    try:
+        yield
+    finally:
+        del sys.modules[TELEMETRY]
+        if before is not None:
+            sys.modules[TELEMETRY] = before
+
+
+def import_openvino() -> ModuleType:
+    """The `openvino` module, without its telemetry. The one place that imports it."""
+    with without_telemetry():
+        import openvino
+    return openvino
 
 
 def is_available() -> bool:
@@ -26,8 +52,7 @@ def is_available() -> bool:
 
 def describe() -> RuntimeInfo:
     """Version and devices."""
-    import openvino as ov
-
+    ov = import_openvino()
     return RuntimeInfo(name="openvino", version=ov.__version__, devices=tuple(ov.Core().available_devices))
 
 
@@ -44,8 +69,10 @@ def _settings(precision: Precision, options: SessionOptions) -> dict[str, Any]:
         hint.enable_cpu_pinning: False,
     }
     if options.cache_dir is not None:
-        options.cache_dir.mkdir(parents=True, exist_ok=True)
-        settings[props.cache_dir] = str(options.cache_dir)
+        # OpenVINO takes a cached model for any precision and thread count, though its kernels differ: each gets a folder of its own.
+        folder = options.cache_dir / f"{precision}-{options.thread_count}-threads"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings[props.cache_dir] = str(folder)
     return settings
 
 
@@ -59,7 +86,7 @@ def open(artifact: Artifact, options: SessionOptions) -> OpenVinoSession:  # noq
     asked = options.float_precision or artifact.manifest.float_precision
     if asked == "int8":
         raise ArtifactError(f"float_precision cannot be int8 ({artifact.folder})", "use fp32, bf16 or fp16")
-    session = OpenVinoSession(_compile(artifact.model_path, asked, options))
+    session = OpenVinoSession(_compile(artifact, asked, options), artifact)
     if session.float_precision != ELEMENT_NAMES[asked]:
         raise MissingDependencyError(
             f"asked OpenVINO for {asked}, it would run {session.float_precision} on this CPU",
@@ -68,21 +95,25 @@ def open(artifact: Artifact, options: SessionOptions) -> OpenVinoSession:  # noq
     return session
 
 
-def _compile(path: Path, precision: Precision, options: SessionOptions) -> ov.CompiledModel:
-    import openvino as ov
-
-    core = ov.Core()
+def _compile(artifact: Artifact, precision: Precision, options: SessionOptions) -> ov.CompiledModel:
+    core = import_openvino().Core()
     try:
-        return core.compile_model(core.read_model(path), "CPU", _settings(precision, options))
+        return core.compile_model(core.read_model(artifact.model_path), "CPU", _settings(precision, options))
     except RuntimeError as error:
-        raise ArtifactError(f"OpenVINO cannot load {path}: {str(error).splitlines()[0]}", "export the model again") from error
+        raise _refusal("load", artifact, error) from error
+
+
+def _refusal(verb: str, artifact: Artifact, error: RuntimeError) -> ArtifactError:
+    """The last line says what is wrong; those above it name OpenVINO's source files."""
+    reason = str(error).strip().rpartition("\n")[2]
+    return ArtifactError(f"OpenVINO cannot {verb} {artifact.model_path}: {reason}", "use another runtime, or make the artifact again")
 
 
 class OpenVinoSession:
     """A compiled model and one infer request."""
 
-    def __init__(self, compiled: ov.CompiledModel) -> None:
-        self._compiled = compiled
+    def __init__(self, compiled: ov.CompiledModel, artifact: Artifact) -> None:
+        self._compiled, self._artifact = compiled, artifact
         self._request = compiled.create_infer_request()
 
     @property
@@ -98,8 +129,11 @@ class OpenVinoSession:
 
     def infer(self, batch: Batch) -> Batch:
         """See `Session.infer`."""
-        checked = check_batch(batch, self.input_shape)
-        self._request.infer([checked], share_inputs=True)
+        checked = check_batch(batch, self.input_shape, self._artifact.manifest.spec.divisor)
+        try:
+            self._request.infer([checked], share_inputs=True)
+        except RuntimeError as error:
+            raise _refusal("run", self._artifact, error) from error
         output: Batch = self._request.get_output_tensor(0).data.copy()
         return output
 
@@ -111,9 +145,9 @@ class OpenVinoSession:
             operation = str(info["layerType"].astype(str))
             if operation in NOT_COMPUTING:
                 continue
-            implementation = str(info["primitiveType"].astype(str))
-            precision = str(info["runtimePrecision"].astype(str)) if "runtimePrecision" in info else implementation.rsplit("_", 1)[-1]
-            kernels.append(Kernel(name=node.get_friendly_name(), operation=operation, precision=precision.lower(), implementation=implementation))
+            used = str(info["primitiveType"].astype(str))
+            precision = str(info["runtimePrecision"].astype(str)) if "runtimePrecision" in info else used.rsplit("_", 1)[-1]
+            kernels.append(Kernel(name=node.get_friendly_name(), operation=operation, precision=precision.lower(), implementation=used))
         return kernels
 
     def __enter__(self) -> OpenVinoSession:

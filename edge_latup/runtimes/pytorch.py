@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edge_latup.artifact import Artifact
-from edge_latup.errors import MissingDependencyError
+from edge_latup.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, installed
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ def open(artifact: Artifact, options: SessionOptions) -> PyTorchSession:  # noqa
     """Load the checkpoint artifact in eval mode, float32.
 
     Raises:
+        ArtifactError: the weights are damaged, or are not the network the spec declares.
         MissingDependencyError: another float precision than FP32 was asked for.
-        SpecError: the weights are not the network the spec declares.
     """
     import torch
 
@@ -40,19 +42,23 @@ def open(artifact: Artifact, options: SessionOptions) -> PyTorchSession:  # noqa
     if options.float_precision not in (None, "fp32"):
         raise MissingDependencyError(f"the PyTorch reference runs in fp32, not {options.float_precision}", "use --runtime openvino")
     torch.set_num_threads(options.thread_count)
-    return PyTorchSession(load_network(artifact.model_path, artifact.manifest.spec), artifact.manifest.input_shape)
+    try:
+        network = load_network(artifact.model_path, artifact.manifest.spec)
+    except SpecError as error:
+        raise ArtifactError(f"PyTorch cannot load {artifact.model_path}: {error.message}", "make the artifact again") from error
+    return PyTorchSession(network, artifact)
 
 
 class PyTorchSession:
     """A network in eval mode."""
 
-    def __init__(self, network: LatupNet, input_shape: tuple[int, ...]) -> None:
-        self._network, self._input_shape = network, input_shape
+    def __init__(self, network: LatupNet, artifact: Artifact) -> None:
+        self._network, self._manifest = network, artifact.manifest
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(N, C, D, H, W); -1 where the size is free."""
-        return self._input_shape
+        return self._manifest.input_shape
 
     @property
     def float_precision(self) -> str:
@@ -66,8 +72,10 @@ class PyTorchSession:
         """See `Session.infer`."""
         import torch
 
+        # PyTorch takes no read-only array; one that can be written to is not copied.
+        checked = np.require(check_batch(batch, self.input_shape, self._manifest.spec.divisor), requirements="W")
         with torch.inference_mode():
-            output: Batch = self._network(torch.from_numpy(check_batch(batch, self._input_shape))).numpy()
+            output: Batch = self._network(torch.from_numpy(checked)).numpy()
         return output
 
     def executed_kernels(self) -> Sequence[Kernel]:

@@ -1,4 +1,4 @@
-"""Augmentation of one patch: mirror flips and, per modality, gain, offset, gamma, blur and noise."""
+"""Augmentation of one patch: mirror flips and, per modality, gain, offset, gamma, low resolution and noise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Labels = NDArray[np.uint8]
 
 def flip(image: Image, label: Labels, rng: np.random.Generator) -> tuple[Image, Labels]:
     """Mirror each spatial axis with probability one half."""
-    axes = [axis for axis in range(3) if rng.random() < 0.5]
-    return np.flip(image, [axis + 1 for axis in axes]), np.flip(label, axes)
+    axes = tuple(axis for axis in range(3) if rng.random() < 0.5)
+    return np.flip(image, tuple(axis + 1 for axis in axes)), np.flip(label, axes)
 
 
 def _low_resolution(channel: Image, rng: np.random.Generator) -> Image:
@@ -22,11 +22,11 @@ def _low_resolution(channel: Image, rng: np.random.Generator) -> Image:
     return np.take(np.repeat(np.take(channel, range(0, length, step), axis), step, axis), range(length), axis)
 
 
-def vary_intensity(channel: Image, rng: np.random.Generator) -> Image:
+def vary_intensity(channel: Image, rng: np.random.Generator, amount: float = 1.0) -> Image:
     """One modality seen by another scanner: float32 in [0, 1] in and out; exact zeros (air) stay zero."""
     air = channel == 0
-    out = np.power(channel, np.exp(rng.uniform(-0.35, 0.35)))
-    out = out * np.exp(rng.uniform(-0.5, 0.4)) + rng.uniform(-0.04, 0.04)
+    out = np.power(channel, np.exp(amount * rng.uniform(-0.35, 0.35)))
+    out = out * np.exp(amount * rng.uniform(-0.5, 0.4)) + amount * rng.uniform(-0.04, 0.04)
     if rng.random() < 0.15:
         out = _low_resolution(out, rng)
     if rng.random() < 0.4:
@@ -36,7 +36,7 @@ def vary_intensity(channel: Image, rng: np.random.Generator) -> Image:
     return out
 
 
-def augment(image: Image, label: Labels, rng: np.random.Generator) -> tuple[Image, Labels]:
+def augment(image: Image, label: Labels, rng: np.random.Generator, amount: float = 1.0) -> tuple[Image, Labels]:
     """Augment one patch: image float32 (channels, D, H, W) in [0, 1], label uint8 (D, H, W)."""
     image, label = flip(image, label, rng)
-    return np.stack([vary_intensity(channel, rng) for channel in image]), np.ascontiguousarray(label)
+    return np.stack([vary_intensity(channel, rng, amount) for channel in image]), np.ascontiguousarray(label)

@@ -18,8 +18,6 @@ from edge_latup.segmentation.prepare import crop_input
 from edge_latup.spec import ModelSpec, Size
 from edge_latup.training.graft import graft
 
-FOREGROUND_SHARE = 0.8
-"""Share of patches centred on a tumour voxel of a class drawn at random."""
 VOXELS_KEPT = 4000
 
 
@@ -83,12 +81,14 @@ def _with_grafts(files: CaseFiles, spec: ModelSpec, grafts: int, weight: float, 
     return [_prepare(case, spec, weight, seen), *(_prepare(graft(case, seed, index), spec, weight, seen) for index in range(grafts))]
 
 
-def draw_patch(cases: Sequence[TrainingCase], size: Size, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """One tumour-aware patch: image float32 (channels, *size), label uint8 (size)."""
+def draw_patch(
+    cases: Sequence[TrainingCase], size: Size, rng: np.random.Generator, foreground_share: float = 0.8
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:  # fmt: skip
+    """One patch: image float32 (channels, *size), label uint8 (size); `foreground_share` of them are centred near a tumour voxel."""
     weights = np.array([case.weight for case in cases])
     case = cases[int(rng.choice(len(cases), p=weights / weights.sum()))]
     shape = case.label.shape
-    if case.voxels and rng.random() < FOREGROUND_SHARE:
+    if case.voxels and rng.random() < foreground_share:
         group = case.voxels[int(rng.integers(len(case.voxels)))]
         centre = group[int(rng.integers(len(group)))] + rng.integers([-s // 4 for s in size], [s // 4 + 1 for s in size])
     else:

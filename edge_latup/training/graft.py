@@ -13,9 +13,12 @@ from edge_latup.cases.phantom.fields import Field, soft_step
 from edge_latup.cases.phantom.render import add_lesion, pick_contrast
 from edge_latup.cases.phantom.tumour import label_map, make_lesion
 from edge_latup.cases.read import Case
+from edge_latup.errors import CaseError
 
 DEEPEST_MM = 60.0
 """Distance to the surface at the middle of an adult head; scales depth to the phantoms' 0-1."""
+LEAST_DEPTH = 0.18
+"""Depth, of the phantoms' 0-1, at which a lesion's centre may lie."""
 
 
 def _relative(image: NDArray[np.float32], healthy: NDArray[np.bool_]) -> tuple[Field, float]:
@@ -43,13 +46,18 @@ def graft(case: Case, seed: int, index: int) -> Case:
     """A copy of a labelled case with one more, synthetic, lesion; deterministic in (case, seed, index).
 
     The lesion's centre lies in tissue labelled healthy. Its label replaces what was there.
+
+    Raises:
+        CaseError: the head is too small to hold a lesion.
     """
     if case.label is None:
         return case
     rng = np.random.default_rng([seed, index])
     head = np.any(np.stack(list(case.images.values())) > 0, axis=0)
     healthy = head & (case.label == 0)
-    anatomy = _anatomy(case, healthy, head)
+    anatomy = _anatomy(case, healthy, head) if healthy.any() else None
+    if anatomy is None or not (anatomy.depth > LEAST_DEPTH).any():
+        raise CaseError(f"the head of case {case.name} is too small to hold a grafted lesion", "leave out --grafts")
     lesion = make_lesion(anatomy, rng, enhancing=bool(rng.random() < 0.85))
     images = {}
     for modality, image in case.images.items():

@@ -12,13 +12,14 @@ from typing import Final
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from edge_latup.errors import SpecError
-from edge_latup.networks.build import build
+from edge_latup.networks.build import WEIGHTS_NAME, build
 from edge_latup.networks.latup_net import LatupNet
 from edge_latup.records import read_record, replacing, write_record, write_text
-from edge_latup.spec import ModelSpec
+from edge_latup.spec import ModelSpec, NetworkSpec
 from edge_latup.training.augment import augment
 from edge_latup.training.data import TrainingCase, draw_patch
 from edge_latup.training.loss import training_loss
@@ -27,6 +28,8 @@ from edge_latup.training.recipe import TrainingRecipe
 STATE_NAME: Final = "state.safetensors"
 CURVE_NAME: Final = "curve.json"
 RECIPE_NAME: Final = "recipe.json"
+TRAINED_LABELS: Final = (0, 1, 2, 3)
+"""Class of each output channel in the loss: background, necrotic core, oedema, enhancing tumour."""
 
 
 @dataclass(kw_only=True)
@@ -51,21 +54,44 @@ def device_here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether `folder` holds the state of a run."""
+    return (folder / STATE_NAME).is_file()
+
+
+def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> NetworkSpec:
+    """The network to train in `folder`. Reads and writes no more than it must, so it comes before the cases are read.
+
+    Raises:
+        SpecError: the spec or the recipe cannot be trained, or the folder holds a run with another recipe, or only a checkpoint.
+    """
+    if spec.network is None:
+        raise SpecError(f"model spec {spec.name} declares no network, so there is nothing to train", 'add "network" to the spec')
+    if spec.labels != TRAINED_LABELS:
+        raise SpecError(f"model spec {spec.name} has labels {spec.labels}", f"the loss is defined for {TRAINED_LABELS}")
+    if too_big := [phase.patch for phase in recipe.phases if phase.patch > min(spec.spatial.size)]:
+        raise SpecError(f"patch {too_big[0]} is larger than the crop {spec.spatial.size}", "choose a --phase with a smaller patch")
+    if is_begun(folder) and read_record(TrainingRecipe, folder / RECIPE_NAME) != recipe:
+        raise SpecError(f"{folder} holds a run with another recipe", f"repeat its options ({RECIPE_NAME}), or choose a new --out")
+    if not is_begun(folder) and (folder / WEIGHTS_NAME).exists():
+        raise SpecError(f"{folder} holds a checkpoint and no run to resume", "choose a new --out; --start-from goes on from a checkpoint")
+    return spec.network
+
+
 def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
     """Begin a run in `folder`, or continue the one whose state is there.
 
     Raises:
-        SpecError: the spec names no network, or the folder holds a run with another recipe.
+        SpecError: see `check_run`; or the state there is damaged or another network's.
     """
-    if spec.network is None:
-        raise SpecError(f"model spec {spec.name} declares no network, so there is nothing to train", 'add "network" to the spec')
+    declared = check_run(spec, recipe, folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    network = build(spec.network).to(device_here(), memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = build(declared).to(device_here(), memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(_groups(network, recipe.l2), lr=recipe.learning_rate)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     run = Run(network=network, average=average, optimiser=optimiser, recipe=recipe, folder=folder)
-    if (folder / STATE_NAME).is_file():
+    if is_begun(folder):
         _resume(run)
     else:
         write_record(recipe, folder / RECIPE_NAME)
@@ -94,7 +120,8 @@ def _autocast() -> AbstractContextManager[None]:
 def _batch(cases: Sequence[TrainingCase], recipe: TrainingRecipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng([recipe.seed, step])
     patch = recipe.patch_at(step)
-    image, label = augment(*draw_patch(cases, (patch, patch, patch), rng), rng)
+    drawn = draw_patch(cases, (patch, patch, patch), rng, recipe.foreground_share)
+    image, label = augment(*drawn, rng, recipe.intensity_variation)
     x = torch.from_numpy(image)[None].to(device_here(), memory_format=torch.channels_last_3d)
     return x, torch.from_numpy(label.astype(np.int64))[None].to(device_here())
 
@@ -130,12 +157,12 @@ def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float
         SpecError: the loss is no longer finite.
     """
     run.network.train()
-    while run.step < run.recipe.steps:
+    while run.step < run.recipe.last_step:
         loss = train_step(run, cases)
         if not math.isfinite(loss):
             raise SpecError(f"the loss became {loss} at step {run.step}", "lower --learning-rate, or resume from an older folder")
         on_step(run.step, loss)
-        if run.step % run.recipe.save_every == 0 or run.step == run.recipe.steps:
+        if run.step % run.recipe.save_every == 0 or run.step == run.recipe.last_step:
             save_state(run)
     return averaged(run)
 
@@ -161,10 +188,7 @@ def save_state(run: Run) -> None:
 
 
 def _resume(run: Run) -> None:
-    saved = read_record(TrainingRecipe, run.folder / RECIPE_NAME)
-    if saved != run.recipe:
-        raise SpecError(f"{run.folder} holds a run with another recipe", "repeat its options (recipe.json), or choose a new --out")
-    tensors = load_file(run.folder / STATE_NAME)
+    tensors = _read_state(run)
     for name, parameter in run.network.named_parameters():
         with torch.no_grad():
             parameter.copy_(tensors[f"weight/{name}"])
@@ -176,3 +200,15 @@ def _resume(run: Run) -> None:
             for key in keys
         }
     run.curve.extend(tensors["curve"].tolist())
+
+
+def _read_state(run: Run) -> dict[str, torch.Tensor]:
+    path = run.folder / STATE_NAME
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise SpecError(f"{path} is damaged ({error})", "choose a new --out; the run cannot be resumed") from error
+    expected = {f"weight/{name}": parameter.shape for name, parameter in run.network.named_parameters()}
+    if expected != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("weight/")}:
+        raise SpecError(f"{run.folder} holds a run of another network", "give the --width it was begun with, or choose a new --out")
+    return tensors

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from edge_latup.records import Record
 
+SMALLEST_PATCH: Final = 16
+"""A patch of 8 leaves 2^3 voxels at the deepest 3^3 convolutions, whose bf16 weight gradient then comes from memory that was never
+written (torch 2.13 with oneDNN, measured): another gradient each time, sometimes NaN."""
+
 
 class Phase(Record):
     """Steps on patches of one size. Instance norm sees the whole tile, so the last phase should use the deployed crop."""
 
-    patch: int = Field(ge=8, multiple_of=8)
+    patch: int = Field(ge=SMALLEST_PATCH, multiple_of=8)
     steps: int = Field(ge=1)
 
 
@@ -26,12 +30,24 @@ class TrainingRecipe(Record):
     warm_up_steps: int = Field(50, ge=0)
     weight_average: float = Field(0.995, ge=0, lt=1)
     """Decay of the exponential moving average of the weights, which is what is saved."""
-    cross_entropy_weight: float = Field(1.0, ge=0)
+    cross_entropy_weight: float = Field(13.0, ge=0)
+    """As much as the class weights of the Dice loss together: cross-entropy is what punishes false tumour where a patch has none."""
     l2: float = Field(0.0, ge=0)
     """Coefficient of sum(w^2) over the 11 published kernels; the published value, for 200 epochs, is 0.02."""
     grafts: int = Field(0, ge=0)
     real_share: float = Field(0.4, gt=0, lt=1)
+    foreground_share: float = Field(0.6, ge=0, le=1)
+    """Share of patches centred near a tumour voxel; too high, and the network never sees the healthy tissue it must leave alone."""
+    intensity_variation: float = Field(0.6, ge=0)
+    """Scale of the random gamma, gain and offset."""
+    stop_after: int | None = Field(None, ge=1)
+    """Step at which the run ends, before its schedule does; None runs it all."""
     save_every: int = Field(100, ge=1)
+
+    @property
+    def last_step(self) -> int:
+        """Step at which the run ends."""
+        return self.steps if self.stop_after is None else min(self.stop_after, self.steps)
 
     @property
     def steps(self) -> int:

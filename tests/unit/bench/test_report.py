@@ -141,6 +141,8 @@ def test_warnings_are_shown_where_there_are_any(tmp_path: Path, report: str) -> 
     words = _words(_rendered(tmp_path, Plan().changed("openvino-bf16", load_average=9.0)))
     assert "Warnings openvino-bf16: the machine was busy when timing began (load average 9.0, 2 threads)" in words
     assert "1 warning qualifies these figures" in words
+    words = _words(_rendered(tmp_path / "used", Plan().changed("openvino-int8", load_average=9.0)))
+    assert "1 warning concerns openvino-int8 itself" in words
 
 
 def test_machine_versions_method_and_notes_are_stated(report: str) -> None:

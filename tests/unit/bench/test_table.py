@@ -63,6 +63,7 @@ def test_drift_figures_are_those_of_the_cases() -> None:
     summary = summarise(_record(*cases), "real")
     assert summary is not None
     assert (summary.cases, summary.labelled, summary.hd95_n) == (3, 2, 5)
+    assert summary.dice_reference == pytest.approx({"WT": 0.9, "TC": 0.9, "ET": 0.9})
     assert summary.dice_drop == pytest.approx({"WT": 0.03, "TC": -0.01, "ET": 0.02})
     assert summary.worst is not None
     assert (summary.worst.region, summary.worst.case) == ("WT", "y")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sample_run import DROPS, HOST, ORIGINS, REAL, REFERENCE, ROWS, Plan, sample, write_run
+from sample_run import DROPS, HOST, ORIGINS, REAL, REFERENCE, ROWS, Plan, region_drift, sample, write_run
 
 from edge_latup.bench.store import RunStore, load_run
 from edge_latup.bench.verdict import verdict
@@ -125,10 +125,29 @@ def test_without_candidates_nothing_is_recommended(tmp_path: Path) -> None:
     assert found.headline == f"No recommendation: no output was compared with that of {REFERENCE}."
 
 
+def test_a_sound_run_has_no_caveat(tmp_path: Path) -> None:
+    assert verdict(sample(tmp_path / "run")).caveats == ()
+
+
+def test_a_poor_reference_and_a_disturbed_timing_speak_against_relying_on_it(tmp_path: Path) -> None:
+    store = RunStore(write_run(tmp_path / "run", Plan(origins={REAL: "real"}).changed("openvino-int8", load_average=4.0)))
+    for name in DROPS:
+        record = store.read_drift(name)
+        poor = {**record.cases[0].regions, "ET": region_drift(0.001, dice_reference=0.3, dice_candidate=0.299)}
+        store.write_drift(record.model_copy(update={"cases": (record.cases[0].model_copy(update={"regions": poor}),)}))
+    found = verdict(load_run(store.folder))
+    assert found.use == "openvino-int8"
+    assert found.caveats == (
+        f"The reference {REFERENCE} is itself poor on 1 labelled real case (Dice of ET 0.300): a small drop from it says little.",
+        "1 warning concerns openvino-int8 itself: read below before relying on its figures.",
+    )
+
+
 def test_the_scope_says_machine_number_and_kind_of_cases(tmp_path: Path) -> None:
     scope = verdict(sample(tmp_path / "run")).scope
     assert scope[0] == f"Machine: {HOST.summary}; timed with 2 threads."
     assert scope[1] == "Judged on 8 labelled phantoms, 1 labelled real case, 1 real case with a pseudo-label."
+    assert f"The reference {REFERENCE} itself has a Dice of WT 0.900, TC 0.900, ET 0.900 on 8 labelled phantoms." in scope
     assert "Phantoms are synthetic volumes made by this software; they are not patients." in scope
     assert "A pseudo-label is the output of another algorithm, not ground truth." in scope
     assert scope[-1].startswith("Nothing here is a clinical claim")

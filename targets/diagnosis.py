@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
+from edge_latup.manifest import Precision
 from edge_latup.runtimes.base import installed
+from edge_latup.runtimes.openvino import import_openvino
 from edge_latup.targets.host import Host, describe_host
 from edge_latup.versions import version_of
 
@@ -31,7 +33,7 @@ PACKAGES: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One package: `works` is whether it can be imported."""
+    """One package: `works` is whether Python finds it; it is not imported, which would take seconds."""
 
     name: str
     version: str
@@ -52,15 +54,18 @@ class Report:
 def diagnose() -> Report:
     """Look at every package this toolkit may use, and at what OpenVINO computes in on this CPU."""
     items = tuple(
-        Item(name=name, version=version_of(name), works=installed(module), purpose=purpose, remedy=remedy) for module, name, purpose, remedy in PACKAGES
+        Item(name=name, version=version_of(name), works=installed(module), purpose=purpose, remedy=remedy)
+        for module, name, purpose, remedy in PACKAGES
     )
     return Report(host=describe_host(), items=items, openvino_precisions=_openvino_precisions())
 
 
 def _openvino_precisions() -> tuple[str, ...]:
-    """The CPU plugin's optimised precisions; empty without OpenVINO."""
+    """What the CPU plugin has fast kernels for, as this toolkit names precisions; empty where OpenVINO is missing or does not start."""
     if not installed("openvino"):
         return ()
-    import openvino as ov
-
-    return tuple(str(name) for name in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    try:
+        told = {str(name).lower() for name in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
+    except (ImportError, RuntimeError):
+        return ()
+    return tuple(precision for precision in get_args(Precision) if precision in told)

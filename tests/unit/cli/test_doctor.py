@@ -1,0 +1,36 @@
+"""`edge-latup doctor` names the machine, what is installed, and for each missing package the command that adds it."""
+
+from __future__ import annotations
+
+import pytest
+from command import Command
+
+from edge_latup.targets import diagnosis
+
+
+def test_a_missing_package_is_shown_with_the_command_that_mends_it(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "installed", lambda package: package not in ("openvino", "nncf"))
+    done = cli("doctor")
+    assert (done.code, done.err) == (0, "")
+    (openvino,) = [line for line in done.out.splitlines() if "openvino " in line]
+    assert "missing" in openvino
+    assert "pip install 'edge-latup[core]'" in openvino
+    (nncf,) = [line for line in done.out.splitlines() if "nncf " in line]
+    assert "pip install 'edge-latup[engineer]'" in nncf
+    assert done.out.count("missing") == 2
+    assert done.out.startswith("machine: ")
+
+
+def test_json_tells_the_same(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "installed", lambda package: package != "onnxruntime")
+    done = cli("--json", "doctor")
+    assert done.code == 0
+    assert [name for name, package in done.data["packages"].items() if not package["works"]] == ["onnxruntime"]
+    assert done.data["packages"]["onnxruntime"]["remedy"] == "pip install 'edge-latup[onnxruntime]'"
+    assert done.data["host"]["cpu"]
+    assert "fp32" in done.data["openvino_precisions"]
+
+
+def test_quiet_prints_nothing(cli: Command) -> None:
+    done = cli("--quiet", "doctor")
+    assert (done.code, done.out, done.err) == (0, "", "")

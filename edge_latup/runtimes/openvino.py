@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,21 +29,19 @@ def without_telemetry() -> Iterator[None]:
     Each tells Google Analytics of its import and use, unasked, unless the package that does so is missing: what they then do
     is their own code. Nothing may leave a clinic's machine that its people did not send.
     """
-    before = sys.modules.get(TELEMETRY)
+    before = {name: module for name, module in sys.modules.items() if name == TELEMETRY}
     sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # Python's own way to say that a module is not there
     try:
         yield
     finally:
         del sys.modules[TELEMETRY]
-        if before is not None:
-            sys.modules[TELEMETRY] = before
+        sys.modules.update(before)
 
 
 def import_openvino() -> ModuleType:
     """The `openvino` module, without its telemetry. The one place that imports it."""
     with without_telemetry():
-        import openvino
-    return openvino
+        return importlib.import_module("openvino")
 
 
 def is_available() -> bool:

@@ -17,16 +17,27 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types rooms slow browser clean
+.PHONY: help install demo bench-onnxruntime test lint types rooms slow browser clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer)  VENV=$(VENV)  CASES=folder of labelled cases, for demo"
 
 install: $(VENV)/.installed  ## Make the virtual environment and install edge-latup with the engineer's packages
 
 demo: $(VENV)/.installed  ## Run the main job: export, compress, benchmark, report (CASES=folder: on your own cases)
 	$(BIN)/edge-latup demo $(if $(CASES),--cases "$(CASES)")
+
+# Timing only, at 64^3: the demo network in ONNX Runtime, and its dynamic INT8, which is there to be seen losing.
+BENCH_ORT := edge-latup-demo/onnxruntime-64
+bench-onnxruntime: $(VENV)/.installed  ## Time ONNX Runtime's INT8 forms against FP32 at 64x64x64
+	$(BIN)/edge-latup phantom --cases 2 --seed 11 --out edge-latup-demo/phantoms-64
+	$(BIN)/edge-latup export edge_latup/demo --size 64 --out $(BENCH_ORT)/fp32 --overwrite
+	$(BIN)/edge-latup quantize $(BENCH_ORT)/fp32 --method dynamic-range --out $(BENCH_ORT)/dynamic-range --overwrite
+	$(BIN)/edge-latup quantize $(BENCH_ORT)/fp32 --method dynamic-int8 --runtime onnxruntime --out $(BENCH_ORT)/dynamic-int8 --overwrite
+	$(BIN)/edge-latup quantize $(BENCH_ORT)/fp32 --method int8 --runtime onnxruntime --calibration edge-latup-demo/phantoms-64 --out $(BENCH_ORT)/int8 --overwrite
+	rm -rf $(BENCH_ORT)/records
+	$(BIN)/edge-latup bench $(BENCH_ORT)/fp32@onnxruntime $(BENCH_ORT)/dynamic-range@onnxruntime $(BENCH_ORT)/dynamic-int8 $(BENCH_ORT)/int8 --out $(BENCH_ORT)/records
 
 test: lint types rooms  ## Lint, check types and imports, run the tests
 	$(BIN)/pytest

@@ -98,8 +98,6 @@ class RegionDrift(Record):
         return self.iou_reference - self.iou_candidate
 
 
-
-
 class CaseDrift(Record):
     """One case seen by one candidate and by the reference."""
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.export.layers import CONVOLUTIONS, Cost, Layer
+from edge_latup.runtimes.openvino import import_openvino
 
 NO_WORK: Final = ("Convert", "FakeQuantize", "Reshape", "Squeeze", "Unsqueeze")
 """Quantization and views: runtimes fuse them into their neighbours."""
@@ -28,12 +29,10 @@ def cost_of_graph(path: Path, source: str, shape: tuple[int, ...]) -> Cost:
         ArtifactError: OpenVINO cannot read the file.
         InputError: the model has a fixed input of another shape, or cannot take this one.
     """
-    import openvino as ov
-
     try:
-        model = ov.Core().read_model(path)
+        model = import_openvino().Core().read_model(path)
     except RuntimeError as error:
-        raise ArtifactError(f"{path} cannot be read: {str(error).splitlines()[0]}", "make the artifact again") from error
+        raise ArtifactError(f"{path} cannot be read: {str(error).strip().splitlines()[-1]}", "make the artifact again") from error
     own = model.input(0).get_partial_shape()
     if own.is_static and tuple(own.to_shape()) != shape:
         raise InputError(f"{path.parent} has the fixed input {tuple(own.to_shape())}", "leave out --size, or export with --dynamic")

@@ -26,8 +26,12 @@ def demo(
 
     began = time.monotonic()
     made = run_demo(
-        out, checkpoint=checkpoint or demo_checkpoint(), cases=cases or [], phantoms=phantoms, command=shlex.join(["edge-latup", *sys.argv[1:]]),
+        out,
+        checkpoint=checkpoint or demo_checkpoint(),
+        cases=cases or [],
+        phantoms=phantoms,
+        command=shlex.join(["edge-latup", *sys.argv[1:]]),
         progress=lambda line: output.note(f"[{time.monotonic() - began:5.0f} s] {line}"),
-    )  # fmt: skip
+    )
     show_run(load_run(made.run))
     output.line(f"report: {made.report.resolve()}")

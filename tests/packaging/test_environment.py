@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sysconfig
 from pathlib import Path
 
 import edge_latup
@@ -27,6 +28,8 @@ def test_every_installed_package_is_pinned(root: Path) -> None:
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.partition(";")[0].strip().split("==") for line in lines if "==" in line and not line.startswith("#"))
     pinned = {_canonical(name) for name in pins}
-    installed = {_canonical(distribution.name) for distribution in importlib.metadata.distributions()}
+    # Only what is installed: once setuptools is imported, sys.path also has the packages it carries inside.
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    installed = {_canonical(distribution.name) for distribution in importlib.metadata.distributions(path=folders)}
     loose = sorted(name for name in installed - pinned if not PINNED_ELSEWHERE.match(name))
     assert not loose, f"add these to constraints.txt, or take them out of the environment: {loose}"

@@ -23,7 +23,7 @@ CALIBRATION_SEED: Final = 11
 EVALUATION_SEED: Final = 12
 """Neither is a seed the demo checkpoint was trained on; the bench checks that by the cases' hashes."""
 CALIBRATION_CASES: Final = 4
-NOTE: Final = "demo checkpoint, trained for hours, not weeks, mostly on synthetic cases: not for clinical use"
+NOTE: Final = "demo checkpoint, trained briefly, mostly on synthetic cases: not for clinical use"
 
 
 @dataclass(frozen=True, kw_only=True)

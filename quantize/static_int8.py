@@ -35,7 +35,7 @@ def _quiet(name: str | None) -> Iterator[None]:
 
 
 def save_ir(model: ov.Model, folder: Path) -> None:
-    """Write model.xml and model.bin with float16 scales and biases, and no white space in the XML (a tenth of the INT8 file)."""
+    """Write model.xml and model.bin with float16 scales and biases, and no white space in the XML."""
     import_openvino().save_model(model, folder / "model.xml", compress_to_fp16=True)
     path = folder / "model.xml"
     write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), path)
@@ -47,7 +47,7 @@ def openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], *, preset
     with _quiet("nncf"), without_telemetry():
         import nncf
 
-        # convert_model folds the shape arithmetic that read_model keeps: half the operations, and a smaller file.
+        # convert_model folds the shape arithmetic that read_model keeps, so the XML, which is not small beside int8 weights, shrinks.
         model = ov.convert_model(source)
         quantized = nncf.quantize(
             model,

@@ -171,6 +171,22 @@ def _other_type(header: Any) -> None:
     header["datatype"] = 12345
 
 
+def _fewer_slices(header: Any) -> None:
+    header["dim"][3] = 10
+
+
+def _no_slice_but_one(header: Any) -> None:
+    header["dim"][3] = 1
+
+
+def _more_slices(header: Any) -> None:
+    header["dim"][3] = 21
+
+
+def _late_voxels(header: Any) -> None:
+    header["vox_offset"] = 100_000
+
+
 BROKEN_IMAGES: Final[dict[str, tuple[Callable[[Path], Any], str]]] = {
     "missing modality": (_without("t1ce"), "no t1ce volume"),
     "two candidates": (_second_candidate, "two candidates for t2"),
@@ -187,6 +203,11 @@ BROKEN_IMAGES: Final[dict[str, tuple[Callable[[Path], Any], str]]] = {
     "colours": (_with_header("t2", _colours), "case_t2.nii.gz holds"),
     "unknown data type": (_with_header("t2", _other_type), "case_t2.nii.gz has a NIfTI header that cannot be read"),
     "claims more than it holds": (_with_header("t2", _huge), "case_t2.nii.gz is truncated"),
+    "claims one slice more": (_with_header("t2", _more_slices), "case_t2.nii.gz is truncated: 11872 bytes of 12448"),
+    "claims fewer slices": (_with_header("t2", _fewer_slices), "case_t2.nii.gz goes on after the 6112 bytes that its header promises"),
+    "voxels after the end": (_with_header("t2", _late_voxels), "case_t2.nii.gz is truncated: 11872 bytes of 111520"),
+    "a second exam behind the first": (_with_bytes("t2", lambda b: b + b), "case_t2.nii.gz goes on after the 11872 bytes"),
+    "something behind the exam": (_with_bytes("t2", lambda b: b + b"PK"), "case_t2.nii.gz is truncated or damaged (Not a gzipped file"),
     "cut in half": (_with_bytes("t2", lambda b: b[: len(b) // 2]), "case_t2.nii.gz is truncated or damaged"),
     "cut inside the header": (_with_bytes("t2", lambda b: b[:60]), "case_t2.nii.gz is truncated or damaged"),
     "cut inside the header, then zipped": (_with_bytes("t2", _zipped_part(slice(200))), "case_t2.nii.gz is not a NIfTI file, or is cut"),
@@ -206,6 +227,7 @@ BROKEN_LABELS: Final[dict[str, tuple[Callable[[Path], Any], str]]] = {
     "label on another shape": (_with_array("label", lambda a: a[1:]), "case_seg.nii.gz is (15, 18, 20)"),
     "label on another affine": (_with_affine("label", _shifted), "a voxel lies 1 mm apart in case_flair.nii.gz and"),
     "label cut in half": (_with_bytes("label", lambda b: b[: len(b) // 2]), "case_seg.nii.gz is truncated or damaged"),
+    "label that claims fewer slices": (_with_header("label", _no_slice_but_one), "case_seg.nii.gz goes on after"),
     "label in four dimensions": (_with_array("label", _twice), "case_seg.nii.gz has 4 dimensions"),
 }
 BROKEN_CASES: Final = BROKEN_IMAGES | BROKEN_LABELS

@@ -14,7 +14,7 @@ Convention = Literal["brats-2023", "brats-2021", "brats-2013", "msd"]
 TO_CANONICAL: Final[dict[Convention, dict[int, int]]] = {
     "brats-2023": {0: 0, 1: 1, 2: 2, 3: 3},
     "brats-2021": {0: 0, 1: 1, 2: 2, 4: 3},
-    # 2013 tells necrosis (1) from non-enhancing core (3); both are the non-enhancing core of later years.
+    # BRATS 2012-2015 tell necrosis (1) from non-enhancing core (3); both are the non-enhancing core of later years.
     "brats-2013": {0: 0, 1: 1, 2: 2, 3: 1, 4: 3},
     # The Medical Segmentation Decathlon numbers oedema 1 and non-enhancing core 2.
     "msd": {0: 0, 1: 2, 2: 1, 3: 3},
@@ -22,18 +22,30 @@ TO_CANONICAL: Final[dict[Convention, dict[int, int]]] = {
 FROM_CANONICAL: Final[dict[Convention, tuple[int, int, int, int]]] = {
     "brats-2023": (0, 1, 2, 3),
     "brats-2021": (0, 1, 2, 4),
-    "brats-2013": (0, 1, 2, 4),
+    "brats-2013": (0, 1, 2, 4),  # 3 is never written: what was 3 is part of canonical 1, and comes back as 1
     "msd": (0, 2, 1, 3),
 }
 
 
 def convention_of(values: set[int], named: Convention) -> Convention:
-    """The convention a label file is written in: what its naming says, corrected by the values it holds."""
-    if named == "msd":
+    """The convention a label file is written in: what its naming says, corrected by the values it holds.
+
+    A 3 is enhancing tumour in later years, but non-enhancing core in a file named as BRATS 2013 names them, with a 4 in it or without.
+    """
+    if named in ("msd", "brats-2013"):
         return named
     if 4 in values:
         return "brats-2013" if 3 in values else "brats-2021"
     return "brats-2023" if 3 in values else named
+
+
+def distinct_values(label: NDArray[np.generic]) -> list[float]:
+    """The values that occur, sorted; a label map of small whole numbers is counted instead of sorted."""
+    with np.errstate(invalid="ignore"):  # what is no small whole number comes out changed, and goes the slow way
+        small = label.astype(np.uint8)
+    if np.array_equal(small, label):
+        return [float(value) for value in np.flatnonzero(np.bincount(small.ravel(order="K"), minlength=256))]
+    return [float(value) for value in np.unique(label)]
 
 
 def to_canonical(label: NDArray[np.generic], convention: Convention, source: str) -> NDArray[np.uint8]:
@@ -43,8 +55,7 @@ def to_canonical(label: NDArray[np.generic], convention: Convention, source: str
         CaseError: a value is not an integer, or is not one of the convention's.
     """
     known = TO_CANONICAL[convention]
-    values = np.unique(label)
-    unknown = [value for value in values.tolist() if value not in known]
+    unknown = [value for value in distinct_values(label) if value not in known]
     if unknown:
         raise CaseError(
             f"{source} holds label values {unknown[:8]}, which {convention} does not have (it has {sorted(known)})",

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.cases.labels import from_canonical
-from edge_latup.cases.layout import SUFFIXES
+from edge_latup.cases.metaimage import save_metaimage, simpleitk_for
 from edge_latup.cases.orientation import Grid
 from edge_latup.cases.read import Case
 from edge_latup.errors import InputError
 from edge_latup.records import replacing
 from edge_latup.spec import Modality
 
+NIFTI_SUFFIXES: Final = (".nii.gz", ".nii")
+METAIMAGE_SUFFIX: Final = ".mha"
+"""Not .mhd: header and data cannot be put in place in one step."""
 NAMES_2023: Final[dict[Modality, str]] = {"flair": "t2f", "t1ce": "t1c", "t2": "t2w", "t1": "t1n"}
 
 
@@ -39,23 +42,33 @@ def _refusal(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {error.strerror or error}", "free space or choose another --out") from error
 
 
-def _save(image: Any, path: Path) -> None:
-    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+def _save(array: NDArray[np.generic], grid: Grid, path: Path, description: bytes = b"") -> None:
+    suffix = next((suffix for suffix in NIFTI_SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
-        raise InputError(f"cannot write {path}: label maps and volumes are NIfTI", f"end the name in {' or '.join(SUFFIXES)}")
+        known = ", ".join((*NIFTI_SUFFIXES, METAIMAGE_SUFFIX))
+        raise InputError(f"cannot write {path}: label maps and volumes are NIfTI, or MetaImage in one file", f"end the name in {known}")
+    image = _nifti(array, grid)
+    image.header["descrip"] = description
     with _refusal(path), replacing(path, suffix) as temporary:
         nib.save(image, temporary)
 
 
 def write_label_map(label: NDArray[np.uint8], case: Case, path: Path) -> None:
-    """Write a canonical label map (x, y, z) on `case`'s grid, in the numbers of its convention, as uint8 NIfTI.
+    """Write a canonical label map (x, y, z) on `case`'s grid, in the numbers of its convention, as uint8 NIfTI or MetaImage (.mha).
 
     Raises:
-        InputError: the shape is not the case's, the name is not a NIfTI file's, or the file cannot be written. No partial file is left.
+        InputError: the shape is not the case's, the name is of no known format, or the file cannot be written. No partial file is left.
+        MissingDependencyError: the name ends in .mha and SimpleITK is not installed.
     """
     if label.shape != case.grid.shape:
         raise InputError(f"label map {label.shape} is not on the grid of case {case.name} {case.grid.shape}")
-    _save(_nifti(from_canonical(label, case.convention), case.grid), path)
+    numbers = from_canonical(label, case.convention)
+    if path.name.lower().endswith(METAIMAGE_SUFFIX):
+        simpleitk_for(path)  # refuses by the name that was given, not by the temporary one
+        with _refusal(path), replacing(path, METAIMAGE_SUFFIX) as temporary:
+            save_metaimage(numbers, case.grid, temporary)
+    else:
+        _save(numbers, case.grid, path)
 
 
 def write_case(
@@ -77,8 +90,6 @@ def write_case(
     with _refusal(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for modality, image in images.items():
-        nifti = _nifti(image, grid)
-        nifti.header["descrip"] = description
-        _save(nifti, folder / f"{name}-{NAMES_2023[modality]}.nii.gz")
+        _save(image, grid, folder / f"{name}-{NAMES_2023[modality]}.nii.gz", description)
     if label is not None:
-        _save(_nifti(label, grid), folder / f"{name}-seg.nii.gz")
+        _save(label, grid, folder / f"{name}-seg.nii.gz")

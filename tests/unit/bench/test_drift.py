@@ -98,5 +98,5 @@ def test_a_prediction_is_read_back_in_canonical_labels(convention: Convention, t
 
 def test_a_prediction_in_other_numbers_is_refused_by_name(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.full(SHAPE, 9, np.uint8), AFFINE), tmp_path / "out.nii.gz")
-    with pytest.raises(CaseError, match=r"out\.nii\.gz holds label values \[9\]"):
+    with pytest.raises(CaseError, match=r"out\.nii\.gz holds label values \[9\.0\]"):
         read_prediction(tmp_path / "out.nii.gz", case_with(None))

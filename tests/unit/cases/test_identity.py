@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 from support import NAMES_2021, NAMES_2023, intensities, write_case, write_nifti
 
 from edge_latup.cases.cohort import write_cohort
@@ -55,6 +56,14 @@ def test_a_case_that_is_no_phantom_is_real_and_a_known_pseudo_label_is_said(tmp_
 def test_a_4d_file_is_real(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "exam.nii", np.stack([intensities(seed) for seed in range(4)], axis=-1))
     assert origin_of(find_cases(path)[0]) == "real"
+
+
+def test_a_metaimage_is_real(tmp_path: Path) -> None:
+    """No phantom is written in that format."""
+    path = write_nifti(tmp_path / "a" / "a_flair.nii", intensities(0))
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(path.with_suffix(".mha")))
+    path.unlink()
+    assert origin_of(find_cases(tmp_path)[0]) == "real"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

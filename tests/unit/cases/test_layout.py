@@ -32,7 +32,13 @@ def describe(root: Path, content: object) -> None:
     (root / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".NII.GZ"])
+NAMES_2013 = {
+    "flair": "VSD.Brain.XX.O.MR_Flair.54512", "t1": "VSD.Brain.XX.O.MR_T1.54513", "t1ce": "VSD.Brain.XX.O.MR_T1c.54514",
+    "t2": "VSD.Brain.XX.O.MR_T2.54515", "label": "VSD.Brain_3more.XX.O.OT.54517",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".NII.GZ", ".mha", ".mhd"])
 @pytest.mark.parametrize(
     ("name", "endings", "convention"),
     [
@@ -52,6 +58,37 @@ def test_brats_folder_gives_all_four_modalities_and_the_label(
     assert case.label == folder / f"{name}_seg{suffix}" or case.label == folder / f"{name}-seg{suffix}"
     assert case.convention == convention
     assert case.folder == folder
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nii.gz"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_brats_2013_is_found_flat_or_with_a_folder_for_each_file(tmp_path: Path, nested: bool, suffix: str) -> None:
+    places = {
+        key: tmp_path / "HG" / "0001" / (f"{name}/{name}{suffix}" if nested else f"{name}{suffix}") for key, name in NAMES_2013.items()
+    }
+    for path in places.values():
+        touch(path.parent, path.name, f"{path.name}.txt")
+    touch(tmp_path / "HG" / "0002", f"{NAMES_2013['t2']}{suffix}")
+    case, other = find_cases(tmp_path)
+    assert (case.name, other.name) == ("0001", "0002")
+    assert case.images == {modality: Source(path=places[modality]) for modality in MODALITIES}
+    assert case.label == places["label"]
+    assert case.convention == "brats-2013"
+    assert case.path == case.folder == tmp_path / "HG" / "0001"
+    assert find_cases(case.path) == [case]
+
+
+def test_another_exam_of_the_names_of_2013_is_left_alone(tmp_path: Path) -> None:
+    touch(tmp_path / "0001" / "VSD.Brain.XX.O.MR_4DPWI.7", "VSD.Brain.XX.O.MR_4DPWI.7.mha")
+    touch(tmp_path / "0001", f"{NAMES_2013['flair']}.mha", "notes.mha")
+    assert list(find_cases(tmp_path)[0].images) == ["flair"]
+
+
+def test_two_exams_of_2013_in_one_folder_are_refused_by_both_names(tmp_path: Path) -> None:
+    for number in (1, 2):
+        touch(tmp_path / "0001" / f"VSD.Brain.XX.O.MR_T1.{number}", f"VSD.Brain.XX.O.MR_T1.{number}.mha")
+    with pytest.raises(CaseError, match=r"0001 has two candidates for t1: VSD.Brain.XX.O.MR_T1.1.mha and VSD.Brain.XX.O.MR_T1.2.mha"):
+        find_cases(tmp_path)
 
 
 def test_the_odd_label_name_of_brats_2020_case_355_is_known(tmp_path: Path) -> None:
@@ -102,6 +139,7 @@ def test_two_cases_of_one_name_are_refused_by_both_paths(tmp_path: Path) -> None
     [
         (("a_flair.nii", "a_flair.nii.gz"), "flair: a_flair.nii and a_flair.nii.gz"),
         (("a_flair.nii", "a-t2f.nii"), "flair: a-t2f.nii and a_flair.nii"),
+        (("a_flair.nii", "a_flair.mha"), "flair: a_flair.mha and a_flair.nii"),
         (("a_flair.nii", "a_seg.nii", "a_label.nii"), "label: a_label.nii and a_seg.nii"),
     ],
 )
@@ -118,6 +156,8 @@ def test_nothing_found_says_which_names_are_known(tmp_path: Path) -> None:
     assert "_flair" in caught.value.hint
     assert "-t2f" in caught.value.hint
     assert "imagesTr" in caught.value.hint
+    assert "MR_Flair" in caught.value.hint
+    assert ".mha" in caught.value.hint
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:

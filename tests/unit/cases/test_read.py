@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import threading
+import time
+import weakref
 from pathlib import Path
 
 import nibabel as nib
@@ -29,6 +32,7 @@ from support import (
 from edge_latup.cases.layout import find_cases
 from edge_latup.cases.nifti import open_volume
 from edge_latup.cases.read import Case, read_case
+from edge_latup.cases.volume import Volume
 from edge_latup.errors import CaseError
 from edge_latup.spec import MODALITIES, Modality
 
@@ -132,9 +136,9 @@ def test_a_single_3d_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "exam.mha"
+    path = tmp_path / "exam.nii"
     path.write_text("ObjectType = Image\n", encoding="ascii")
-    with pytest.raises(CaseError, match=r"exam\.mha is not a NIfTI file"):
+    with pytest.raises(CaseError, match=r"exam\.nii is not a NIfTI file"):
         read(path)
 
 
@@ -153,6 +157,60 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
 def test_no_modality_asked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match="no modality asked of case case"):
         read(write_case(tmp_path / "case"), ())
+
+
+def test_ringing_below_zero_is_read_as_it_is(tmp_path: Path) -> None:
+    """Resampling leaves small negative values around the head; they are neither clipped nor refused."""
+    folder = write_case(tmp_path / "case")
+    ringing = intensities(0) - np.float32(3.7)
+    assert ringing.min() < 0
+    write_nifti(folder / "case_flair.nii.gz", ringing)
+    np.testing.assert_array_equal(read(folder).images["flair"], ringing)
+
+
+def test_the_first_modality_asked_for_is_blamed_whichever_file_is_read_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_case(tmp_path / "case")
+    for name in ("t1ce", "t2", "t1", "seg"):
+        (folder / f"case_{name}.nii.gz").write_bytes(b"damaged")
+
+    def late(path: Path) -> Volume:
+        time.sleep(0.1 if "t1ce" in path.name else 0)
+        return open_volume(path)
+
+    monkeypatch.setattr("edge_latup.cases.read.open_volume", late)
+    with pytest.raises(CaseError, match=r"case_t1ce\.nii\.gz is not a NIfTI file"):
+        read(folder, ("flair", "t1ce", "t2", "t1"))
+    with pytest.raises(CaseError, match=r"case_t2\.nii\.gz is not a NIfTI file"):
+        read(folder, ("flair", "t2", "t1ce", "t1"))
+
+
+def test_two_files_are_read_side_by_side_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, held = threading.Barrier(2, timeout=30), []
+    opened: list[weakref.ref[Volume]] = []
+
+    def counted(path: Path) -> Volume:
+        volume = open_volume(path)
+        opened.append(weakref.ref(volume))
+        held.append(sum(seen() is not None for seen in opened))
+        both.wait()  # breaks where files are read one after the other
+        return volume
+
+    monkeypatch.setattr("edge_latup.cases.read.open_volume", counted)
+    case = read(write_case(tmp_path / "case"), MODALITIES, with_label=False)
+    assert list(case.images) == list(MODALITIES)
+    assert len(opened) == 4
+    assert max(held) == 2
+    assert not any(seen() is not None for seen in opened)
+
+
+def test_a_4d_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_nifti(tmp_path / "exam.nii.gz", np.stack([intensities(seed) for seed in range(4)], axis=-1))
+    opened: list[Path] = []
+    monkeypatch.setattr("edge_latup.cases.read.open_volume", lambda path: opened.append(path) or open_volume(path))
+    case = read(path, ("t2", "flair", "t1ce"))
+    assert opened == [path]
+    assert list(case.images) == ["t2", "flair", "t1ce"]
+    assert all(image.base is None for image in case.images.values())  # none holds the whole file
 
 
 @pytest.mark.parametrize("name", BROKEN_CASES)

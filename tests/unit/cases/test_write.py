@@ -101,7 +101,7 @@ def test_a_label_map_of_another_shape_is_refused(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("place", ["missing/result.nii.gz", "file/result.nii.gz", "folder.nii.gz", "result.mha", "result"])
+@pytest.mark.parametrize("place", ["missing/result.nii.gz", "file/result.nii.gz", "folder.nii.gz", "result.mhd", "result"])
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path, place: str) -> None:
     case = case_of(tmp_path / "case")
     (tmp_path / "file").touch()

@@ -15,6 +15,9 @@ REGIONS: Final[dict[Region, tuple[int, ...]]] = {"WT": (1, 2, 3), "TC": (1, 3), 
 """BraTS regions as sets of canonical labels: 1 necrotic core, 2 oedema, 3 enhancing tumour."""
 Normalisation = Literal["per_volume_postcrop", "per_slice_precrop"]
 Size = tuple[int, int, int]
+Blending = Literal["constant", "gaussian"]
+View = Literal["identity", "mirror", "rotate"]
+"""How the network is shown the case: as it is, mirrored left to right, or turned by 90 degrees in the axial plane."""
 
 
 class NetworkSpec(Record):
@@ -38,15 +41,38 @@ class CentreCrop(Record):
     size: Size = (128, 128, 128)
 
 
+class BrainCrop(Record):
+    """One pass over the bounding box of the head, widened to the network's divisor: the whole head, and no air around it."""
+
+    kind: Literal["brain-crop"] = "brain-crop"
+    size: Size = (128, 128, 128)
+    """A typical crop, for which the model is exported, calibrated and timed; a case's own crop is as large as its head."""
+
+
 class SlidingWindow(Record):
     """Overlapping windows whose probabilities are averaged; the last window of each axis is aligned with the volume's end."""
 
     kind: Literal["sliding-window"] = "sliding-window"
     size: Size = (128, 128, 128)
     overlap: float = Field(0.25, ge=0, lt=1)
+    blending: Blending = "constant"
+    """Weight of a window's voxels in the average: all alike, or a Gaussian that trusts the window's middle more than its border."""
+    skip_air: bool = True
+    """Leave out windows that hold no voxel of the head; what no window covers is background."""
 
 
-Spatial = Annotated[CentreCrop | SlidingWindow, Field(discriminator="kind")]
+Spatial = Annotated[CentreCrop | BrainCrop | SlidingWindow, Field(discriminator="kind")]
+
+
+class PostProcess(Record):
+    """What is done to the label map after the network. The defaults change nothing."""
+
+    min_component_voxels: int = Field(0, ge=0)
+    """Connected components of one class with fewer voxels become background."""
+    connectivity: Literal[6, 18, 26] = 26
+    """Which voxels touch: those that share a face, an edge too, or a corner too."""
+    threshold: float | None = Field(None, gt=0, lt=1)
+    """Least probability of a tumour class; voxels below it become background. None takes the likeliest class, whatever its probability."""
 
 
 class ModelSpec(Record):
@@ -59,6 +85,9 @@ class ModelSpec(Record):
     orientation: Annotated[str, Field(pattern="^[LR][AP][SI]$")] = "LPS"
     normalisation: Normalisation = "per_volume_postcrop"
     spatial: Spatial = CentreCrop()
+    views: Annotated[tuple[View, ...], Field(min_length=1)] = ("identity",)
+    """Test-time augmentation: one label map for each view, then the majority's vote; ties go to the largest mean probability."""
+    post_process: PostProcess = PostProcess()
     labels: tuple[int, ...] = (0, 1, 2, 3)
     """Canonical label of each output channel."""
     divisor: int = Field(8, ge=1)
@@ -72,6 +101,8 @@ class ModelSpec(Record):
         bad = [size for size in self.spatial.size if size <= 0 or size % self.divisor]
         if bad:
             raise ValueError(f"spatial.size {self.spatial.size} must be positive multiples of {self.divisor}")
+        if len(set(self.views)) != len(self.views):
+            raise ValueError(f"views must be distinct, got {self.views}")
         if self.network is not None:
             self._matches_network(self.network)
         return self

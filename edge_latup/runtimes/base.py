@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
 from edge_latup.manifest import Precision
+from edge_latup.spec import Size
 
 Batch = NDArray[np.float32]
 
@@ -28,11 +29,13 @@ class SessionOptions:
     threads: CPU threads, 0 for all this process may use.
     float_precision: overrides the manifest's precision of the float part; None keeps it.
     cache_dir: where compiled models are kept between runs; None keeps none.
+    input_size: spatial size to compile for, where the runtime can reshape the model; None keeps the model's own.
     """
 
     threads: int = 0
     float_precision: Precision | None = None
     cache_dir: Path | None = None
+    input_size: Size | None = None
 
     @property
     def thread_count(self) -> int:
@@ -88,6 +91,10 @@ class Session(Protocol):
         """What is executed, operation by operation."""
         ...
 
+    def activation_bytes(self) -> int | None:
+        """Most bytes of activations alive at once at the opened size, from the graph that will run; None where it cannot be told."""
+        ...
+
     def __enter__(self) -> Session: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
@@ -139,6 +146,19 @@ def _fits(shape: tuple[int, ...], expected: tuple[int, ...], divisor: int) -> bo
         return False
     same = all(want in (-1, size) for want, size in zip(expected, shape, strict=True))
     return same and all(size % divisor == 0 for want, size in zip(expected[2:], shape[2:], strict=True) if want == -1)
+
+
+def peak_of_lifetimes(lifetimes: Iterable[tuple[int, int, int]]) -> int:
+    """Most bytes alive at once, of tensors given as (made at step, last used at step, bytes)."""
+    changes: Counter[int] = Counter()
+    for made, last, size in lifetimes:
+        changes[made] += size
+        changes[last + 1] -= size
+    alive = most = 0
+    for step in sorted(changes):
+        alive += changes[step]
+        most = max(most, alive)
+    return most
 
 
 def precision_summary(kernels: Sequence[Kernel]) -> dict[str, int]:

@@ -11,6 +11,7 @@ import numpy as np
 from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, installed
+from edge_latup.spec import Size
 
 if TYPE_CHECKING:
     from edge_latup.networks.latup_net import LatupNet
@@ -46,19 +47,20 @@ def open(artifact: Artifact, options: SessionOptions) -> PyTorchSession:  # noqa
         network = load_network(artifact.model_path, artifact.manifest.spec)
     except SpecError as error:
         raise ArtifactError(f"PyTorch cannot load {artifact.model_path}: {error.message}", "make the artifact again") from error
-    return PyTorchSession(network, artifact)
+    return PyTorchSession(network, artifact, options.input_size)
 
 
 class PyTorchSession:
     """A network in eval mode."""
 
-    def __init__(self, network: LatupNet, artifact: Artifact) -> None:
-        self._network, self._manifest = network, artifact.manifest
+    def __init__(self, network: LatupNet, artifact: Artifact, size: Size | None = None) -> None:
+        self._network, self._manifest, self._size = network, artifact.manifest, size
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(N, C, D, H, W); -1 where the size is free."""
-        return self._manifest.input_shape
+        own = self._manifest.input_shape
+        return own if self._size is None else (*own[:2], *self._size)
 
     @property
     def float_precision(self) -> str:
@@ -85,6 +87,10 @@ class PyTorchSession:
             Kernel(name=name, operation=type(module).__name__, precision=self.float_precision, implementation="eager")
             for name, module in leaves
         ]
+
+    def activation_bytes(self) -> int | None:
+        """None: eager PyTorch takes and frees as it goes."""
+        return None
 
     def __enter__(self) -> PyTorchSession:
         return self

@@ -1,11 +1,11 @@
-"""Segment one case: prepare, infer, paste back, on the case's own grid."""
+"""Segment one case in memory: prepare, infer by the spec's spatial policy, post-process, back onto the case's own grid."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,90 +13,191 @@ from numpy.typing import NDArray
 from edge_latup.cases.read import Case
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.runtimes.base import Session
-from edge_latup.segmentation.prepare import CropBox, Image, centre_box, normalise_after_crop, normalise_before_crop, oriented
-from edge_latup.spec import CentreCrop, ModelSpec, Size, SlidingWindow
+from edge_latup.segmentation.blend import Slab, SlabBlender
+from edge_latup.segmentation.postprocess import remove_small_components
+from edge_latup.segmentation.prepare import (
+    CropBox,
+    Image,
+    brain_box,
+    centre_box,
+    head_mask,
+    normalise_after_crop,
+    normalise_before_crop,
+    turned,
+)  # fmt: skip
+from edge_latup.segmentation.views import TURNS, vote
+from edge_latup.segmentation.windows import importance, window_boxes, with_head
+from edge_latup.spec import BrainCrop, ModelSpec, Size, SlidingWindow
+
+
+@dataclass
+class Clock:
+    """Seconds of each stage, summed over the times it was entered."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what runs inside towards `name`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A case made ready for the network.
+
+    channels: raw intensities float32 (x, y, z) of each modality: the one crop, or views of the whole volume that windows are cut from.
+    boxes: where the network looks, in the order it looks.
+    windows: how many boxes there were before those without head were left out.
+    shape: of the whole volume in the spec's orientation.
+    """
+
+    channels: Sequence[Image]
+    boxes: Sequence[CropBox]
+    windows: int
+    shape: Size
+
+    @property
+    def input_size(self) -> Size:
+        """Spatial size of every network input."""
+        return self.boxes[0].size if self.boxes else self.shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """A canonical label map uint8 on the case's grid, and the seconds each stage took."""
+    """A canonical label map uint8 on the case's grid, the seconds each stage took, and how many of the windows were run."""
 
     label: NDArray[np.uint8]
     seconds: dict[str, float]
+    windows: int = 1
+    windows_run: int = 1
 
 
-def segment(session: Session, spec: ModelSpec, case: Case) -> Segmentation:
-    """Run `spec`'s spatial policy on a case.
+def prepare(case: Case, spec: ModelSpec) -> Task:
+    """Orient, normalise what must see the whole volume, and find where the network is to look."""
+    channels = [normalise_before_crop(channel[None], spec.normalisation)[0] for channel in turned(case, spec)]
+    x, y, z = channels[0].shape
+    policy, shape = spec.spatial, (x, y, z)
+    if isinstance(policy, SlidingWindow):
+        boxes = window_boxes(shape, policy)
+        kept = with_head(boxes, head_mask(channels)) if policy.skip_air else boxes
+        return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape)
+    if isinstance(policy, BrainCrop):
+        box = brain_box(head_mask(channels), spec.divisor, square="rotate" in spec.views)
+    else:
+        box = centre_box(shape, policy.size)
+    # The crop alone is kept: the volume around it is memory that inference needs.
+    return Task(channels=[box.cut(channel) for channel in channels], boxes=[box], windows=1, shape=shape)
+
+
+def infer(session: Session, spec: ModelSpec, task: Task, clock: Clock | None = None) -> NDArray[np.uint8]:
+    """Canonical labels uint8 of the task's volume, in the spec's orientation, before post-processing of components.
 
     Raises:
         ArtifactError: the model's output holds NaN, or has another number of classes than the spec.
-        InputError: the session takes another size than the spec's crop or window.
+        InputError: the session takes another size than the spec's policy gives.
     """
-    _check_size(session, spec)
-    began = time.perf_counter()
-    volume = normalise_before_crop(oriented(case, spec), spec.normalisation)
-    prepared = time.perf_counter()
-    values = _crop(session, spec, volume) if isinstance(spec.spatial, CentreCrop) else _slide(session, spec, volume, spec.spatial)
-    inferred = time.perf_counter()
-    label = np.ascontiguousarray(case.grid.restore(values, spec.orientation))
-    seconds = {"normalise": prepared - began, "infer": inferred - prepared, "paste": time.perf_counter() - inferred}
-    return Segmentation(label=label, seconds=seconds)
+    clock = clock or Clock()
+    _check_size(session, spec, task.input_size)
+    if isinstance(spec.spatial, SlidingWindow):
+        return _slide(session, spec, task, clock)
+    box = task.boxes[0]
+    outputs = _outputs(session, spec, task.channels, clock)
+    with clock.stage("blend"):
+        return box.paste(_label_values(spec, outputs))
 
 
-def _check_size(session: Session, spec: ModelSpec) -> None:
-    have, want = session.input_shape, spec.input_shape
-    if len(have) != len(want) or any(size not in (-1, wanted) for size, wanted in zip(have, want, strict=True)):
+def segment(session: Session, spec: ModelSpec, case: Case) -> Segmentation:
+    """Run `spec`'s spatial policy, views and post-processing on a case.
+
+    Raises:
+        ArtifactError, InputError: see `infer`.
+        MissingDependencyError: the spec's post-processing needs a package that is not installed.
+    """
+    clock = Clock()
+    with clock.stage("normalise"):
+        task = prepare(case, spec)
+    values = infer(session, spec, task, clock)
+    label = finish(values, case, spec, clock)
+    return Segmentation(label=label, seconds=clock.seconds, windows=task.windows, windows_run=len(task.boxes))
+
+
+def finish(values: NDArray[np.uint8], case: Case, spec: ModelSpec, clock: Clock) -> NDArray[np.uint8]:
+    """Post-process labels in the spec's orientation and bring them back onto the case's grid."""
+    with clock.stage("post-process"):
+        kept = remove_small_components(values, spec.post_process)
+        return np.ascontiguousarray(case.grid.restore(kept, spec.orientation))
+
+
+def _check_size(session: Session, spec: ModelSpec, size: Size) -> None:
+    have, want = session.input_shape, (1, len(spec.modalities), *size)
+    if len(have) != len(want) or any(own not in (-1, wanted) for own, wanted in zip(have, want, strict=True)):
         raise InputError(
             f"the model takes {have}, the spec's {spec.spatial.kind} gives {want}",
             "export for that size: edge-latup export CHECKPOINT --size ...",
         )
 
 
-def _probabilities(session: Session, spec: ModelSpec, volume: Image, box: CropBox) -> Image:
-    """Class probabilities float32 (classes, *box.size) of one crop."""
-    batch = normalise_after_crop(box.cut(volume).astype(np.float32), spec.normalisation)[None]
-    found: Image = session.infer(batch)[0]
+def _probabilities(session: Session, spec: ModelSpec, batch: Image) -> Image:
+    """Class probabilities float32 (classes, D, H, W) of one normalised crop (channels, D, H, W)."""
+    found: Image = session.infer(batch[None])[0]
     if len(found) != len(spec.labels):
         raise ArtifactError(f"the model gives {len(found)} classes, its spec declares {len(spec.labels)} labels", "correct the spec")
-    if not np.isfinite(found).all():
+    # A sum is NaN or infinite as soon as one term is, and needs no array of its own.
+    if not np.isfinite(found.sum(dtype=np.float64)):
         raise ArtifactError("the model's output holds NaN or infinity: no label map can be made of it", "use another artifact or precision")
     return found
 
 
-def _label_values(spec: ModelSpec, classes: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """The canonical label of each voxel's class."""
-    values: NDArray[np.uint8] = np.array(spec.labels, dtype=np.uint8)[classes]
-    return values
+def _outputs(session: Session, spec: ModelSpec, channels: Sequence[Image], clock: Clock) -> list[Image]:
+    """Probabilities (classes, D, H, W) of each view of a raw crop, turned back."""
+    with clock.stage("normalise"):
+        batch = np.empty((len(channels), *channels[0].shape), dtype=np.float32)
+        for channel, normalised in zip(channels, batch, strict=True):
+            normalised[...] = normalise_after_crop(channel[None], spec.normalisation)[0]
+    found = []
+    for view in spec.views:
+        turn = TURNS[view]
+        with clock.stage("infer"):
+            found.append(turn.invert(_probabilities(session, spec, np.ascontiguousarray(turn.apply(batch)))))
+    return found
 
 
-def _crop(session: Session, spec: ModelSpec, volume: Image) -> NDArray[np.uint8]:
-    """Labels of the centre crop; background outside it, whichever class the background is."""
-    box = centre_box(volume.shape, spec.spatial.size)
-    return box.paste(_label_values(spec, _probabilities(session, spec, volume, box).argmax(axis=0)))
+def _label_values(spec: ModelSpec, outputs: Sequence[Image], covered: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """The canonical label of each voxel: the views' vote, then the threshold; background where nothing looked."""
+    mean: Image = outputs[0] if len(outputs) == 1 else np.asarray(np.mean(outputs, axis=0, dtype=np.float32))
+    winner = vote([output.argmax(axis=0) for output in outputs], mean)
+    labels: NDArray[np.uint8] = np.array(spec.labels, dtype=np.uint8)[winner]
+    if spec.post_process.threshold is not None:
+        labels[np.take_along_axis(mean, winner[None], axis=0)[0] < spec.post_process.threshold] = 0
+    if covered is not None:
+        labels[~covered] = 0
+    return labels
 
 
-def window_starts(length: int, size: int, overlap: float) -> list[int]:
-    """Window starts along one axis: a stride of size * (1 - overlap), the last window aligned with the end.
+def _slide(session: Session, spec: ModelSpec, task: Task, clock: Clock) -> NDArray[np.uint8]:
+    """Labels of the weighted mean over windows, slab by slab: probabilities of the whole volume are never held."""
+    policy = spec.spatial
+    if not isinstance(policy, SlidingWindow):
+        raise TypeError(f"{policy.kind} has no windows")
+    labels = np.zeros(task.shape, dtype=np.uint8)
+    weights = importance(policy.size, policy.blending)
+    blenders = [SlabBlender(task.shape, weights, len(spec.labels)) for _ in spec.views]
+    for box in task.boxes:
+        outputs = _outputs(session, spec, [box.cut(channel) for channel in task.channels], clock)
+        with clock.stage("blend"):
+            _label_slabs(spec, [list(blender.add(box, output)) for blender, output in zip(blenders, outputs, strict=True)], labels)
+    with clock.stage("blend"):
+        _label_slabs(spec, [list(blender.finish()) for blender in blenders], labels)
+    return labels
 
-    An axis shorter than the window has one, centred, whose start is negative.
-    """
-    if length <= size:
-        return [(length - size) // 2]
-    stride = max(1, size - math.floor(size * overlap + 1e-9))  # 0.29 of 200 is 58, whatever binary fractions make of it
-    return [*range(0, length - size, stride), length - size]
 
-
-def window_boxes(shape: Size, policy: SlidingWindow) -> list[CropBox]:
-    """All windows over a volume, in raster order."""
-    axes = [window_starts(length, size, policy.overlap) for length, size in zip(shape, policy.size, strict=True)]
-    return [CropBox(start=(x, y, z), size=policy.size, shape=shape) for x, y, z in itertools.product(*axes)]
-
-
-def _slide(session: Session, spec: ModelSpec, volume: Image, policy: SlidingWindow) -> NDArray[np.uint8]:
-    """The label whose mean probability, over all windows that hold the voxel, is the largest."""
-    shape = (int(volume.shape[1]), int(volume.shape[2]), int(volume.shape[3]))
-    total = np.zeros((len(spec.labels), *shape), dtype=np.float32)
-    for box in window_boxes(shape, policy):
-        box.add(_probabilities(session, spec, volume, box), total)
-    # The mean's denominator is the same for all classes of a voxel, so the sum decides.
-    return _label_values(spec, total.argmax(axis=0))
+def _label_slabs(spec: ModelSpec, slabs: Sequence[Sequence[Slab]], labels: NDArray[np.uint8]) -> None:
+    """Decide the slabs that the views' blenders let go of, in place; all of them let go of the same planes."""
+    for views in zip(*slabs, strict=True):
+        first = views[0]
+        labels[first.first : first.last] = _label_values(spec, [view.mean for view in views], first.covered)

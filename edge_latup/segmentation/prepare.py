@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size
 
 Image = NDArray[np.float32]
 ScalarT = TypeVar("ScalarT", bound=np.generic)
+AIR: Final = 0.01
+"""Share of a modality's largest value below which a voxel may be air."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,11 @@ class CropBox:
         out[crop] = array[volume]
         return out
 
+    def view(self, array: NDArray[ScalarT]) -> NDArray[ScalarT]:
+        """The part of `array` that lies in the box, without a copy and without padding."""
+        inside: NDArray[ScalarT] = array[self._slices()[0]]
+        return inside
+
     def paste(self, array: NDArray[ScalarT]) -> NDArray[ScalarT]:
         """A volume of zeros with the crop put back at its place."""
         volume, crop = self._slices()
@@ -60,6 +68,38 @@ def centre_box(shape: tuple[int, ...], size: Size) -> CropBox:
     return CropBox(start=(x, y, z), size=size, shape=(a, b, c))
 
 
+def head_mask(channels: Sequence[Image]) -> NDArray[np.bool_]:
+    """Where the head is, bool (x, y, z): voxels that are above 1 % of the largest value in at least one modality.
+
+    BraTS volumes are skull-stripped: air is 0, or rings a little around it where they were resampled. In a volume with bright
+    air everything is head.
+    """
+    mask = np.zeros(channels[0].shape, dtype=np.bool_)
+    for channel in channels:
+        mask |= channel > AIR * float(channel.max())
+    return mask
+
+
+def brain_box(head: NDArray[np.bool_], divisor: int, *, square: bool = False) -> CropBox:
+    """The bounding box of the head (x, y, z), widened evenly until every side is a multiple of `divisor`.
+
+    `square` gives x and y one size, so that the crop can be turned in the axial plane. Without a head it is the whole volume.
+    """
+    spans = []
+    for axis, length in enumerate(head.shape):
+        line = np.flatnonzero(head.any(axis=tuple(other for other in range(3) if other != axis)))
+        spans.append((int(line[0]), int(line[-1]) + 1) if len(line) else (0, length))
+    sides = [-(-(last - first) // divisor) * divisor for first, last in spans]
+    if square:
+        sides[:2] = [max(sides[:2])] * 2
+    starts = [first - (side - (last - first)) // 2 for (first, last), side in zip(spans, sides, strict=True)]
+    # Widening goes into the volume where there is room on the other side: padding shows the network nothing.
+    starts = [min(max(start, 0), max(length - side, 0)) if side <= length else (length - side) // 2
+              for start, side, length in zip(starts, sides, head.shape, strict=True)]  # fmt: skip
+    x, y, z = head.shape
+    return CropBox(start=(starts[0], starts[1], starts[2]), size=(sides[0], sides[1], sides[2]), shape=(x, y, z))
+
+
 def min_max(image: Image, axes: tuple[int, ...]) -> Image:
     """Scale to [0, 1] over `axes`; what is constant there becomes 0."""
     low = image.min(axis=axes, keepdims=True)
@@ -78,10 +118,14 @@ def normalise_after_crop(image_cxyz: Image, how: Normalisation) -> Image:
     return min_max(image_cxyz, (1, 2, 3)) if how == "per_volume_postcrop" else image_cxyz
 
 
+def turned(case: Case, spec: ModelSpec) -> list[Image]:
+    """The case's modalities in the spec's order and orientation: views float32 (x, y, z), raw intensities."""
+    return [case.grid.reorient(case.images[modality], spec.orientation) for modality in spec.modalities]
+
+
 def oriented(case: Case, spec: ModelSpec) -> Image:
-    """The case's modalities in the spec's order and orientation: float32 (channels, x, y, z), raw intensities."""
-    turned = [case.grid.reorient(case.images[modality], spec.orientation) for modality in spec.modalities]
-    return np.stack(turned).astype(np.float32, copy=False)
+    """The same in one array, float32 (channels, x, y, z)."""
+    return np.stack(turned(case, spec)).astype(np.float32, copy=False)
 
 
 def crop_input(case: Case, spec: ModelSpec, size: Size | None = None) -> tuple[Image, CropBox]:

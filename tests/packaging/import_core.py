@@ -13,7 +13,7 @@ ENGINEERS_ROOMS = ("networks", "training", "export", "quantize", "bench", "targe
 NOT_CORE = (*(f"edge_latup.{room}" for room in ENGINEERS_ROOMS), "edge_latup.__main__")
 HEAVY = (
     "torch", "onnx", "onnxscript", "nncf", "openvino", "onnxruntime", "tensorrt", "monai", "pandas", "safetensors",
-    "matplotlib", "plotly", "PIL", "jinja2",
+    "matplotlib", "plotly", "PIL", "jinja2", "SimpleITK", "distributed", "dask", "cc3d",
     # nibabel itself tries to import the bare scipy, which is light; its subpackages are not.
     "scipy.ndimage", "scipy.sparse", "scipy.spatial", "scipy.special", "scipy.stats",
 )  # fmt: skip

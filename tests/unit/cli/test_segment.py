@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -14,9 +15,11 @@ from edge_latup.artifact import Artifact
 from edge_latup.cases.layout import find_cases
 from edge_latup.cases.read import read_case
 from edge_latup.metrics.overlap import region_mask
+from edge_latup.records import read_record
 from edge_latup.runtimes import open_session
 from edge_latup.segmentation.engine import segment
-from edge_latup.spec import REGIONS
+from edge_latup.segmentation.records import SegmentationRecord
+from edge_latup.spec import REGIONS, PostProcess, SlidingWindow
 
 UNLABELLED = {key: ending for key, ending in NAMES_2021.items() if key != "label"}
 
@@ -46,7 +49,11 @@ def test_json_has_the_volumes_and_the_path_and_nothing_else_is_printed(cli: Comm
     label = expected_label(tiny_fp32, case)
     assert done.data["label_map"] == str(tmp_path / "out.nii.gz")
     assert done.data["volumes_ml"] == {region: np.count_nonzero(region_mask(label, region)) / 1000 for region in REGIONS}
-    assert set(done.data["seconds"]) == {"normalise", "infer", "paste"}
+    assert list(done.data["seconds"]) == ["read", "normalise", "load", "infer", "blend", "post-process", "write", "total"]
+    assert sum(done.data["seconds"].values()) <= 2 * done.data["seconds"]["total"]
+    assert (done.data["windows"], done.data["windows_run"]) == (1, 1)
+    assert done.data["peak_rss_bytes"] > 0
+    assert "forecast" not in done.data
 
 
 def test_quiet_prints_nothing(cli: Command, tiny_fp32: Artifact, tmp_path: Path) -> None:
@@ -118,7 +125,7 @@ WRONG = {
     "a case for an artifact": ({"artifact": "case"}, "case is not an artifact"),
     "no such case": ({"case": "nowhere"}, "nowhere does not exist"),
     "an empty folder": ({"case": "empty"}, "no case found in"),
-    "several cases": ({"case": "two"}, "two holds 2 cases, this command takes one"),
+    "several cases": ({"case": "two"}, "two holds 2 cases, one is asked for"),
     "no NIfTI name": ({"--out": "label.png"}, "label.png is not a NIfTI name"),
     "no such folder": ({"--out": "nowhere/label.nii.gz"}, "nowhere does not exist"),
     "over an image": ({"--out": "case/case_t2.nii.gz"}, "case_t2.nii.gz is a file of the case itself"),
@@ -127,6 +134,23 @@ WRONG = {
     "another runtime": ({"--runtime": "pytorch"}, "was made for openvino, onnxruntime, not for pytorch"),
     "no such option": ({"--model": "x"}, "No such option: --model"),
     "negative threads": ({"--threads": "-1"}, "--threads"),
+    "no such policy": ({"--policy": "whole"}, "--policy 'whole' is not known"),
+    "no size": ({"--window": "big"}, "--window 'big' is not a size"),
+    "a size the network cannot take": ({"--window": "20x16x16"}, "--window 20x16x16: the network takes multiples of 8"),
+    "overlap of all": ({"--policy": "sliding-window", "--overlap": "1"}, "--overlap 1 is not a share of the window"),
+    "overlap that is no number": ({"--policy": "sliding-window", "--overlap": "nan"}, "--overlap nan is not a share"),
+    "overlap without windows": ({"--overlap": "0.5"}, "--overlap does not belong to centre-crop"),
+    "overlap in a brain crop": ({"--policy": "brain-crop", "--overlap": "0.5"}, "--overlap does not belong to brain-crop"),
+    "blending in a brain crop": ({"--policy": "brain-crop", "--blending": "gaussian"}, "--blending does not belong to brain-crop"),
+    "a window for a brain crop": ({"--policy": "brain-crop", "--window": "16"}, "--window does not belong to brain-crop"),
+    "no such blending": ({"--blending": "linear"}, "--blending 'linear' is not known"),
+    "no such view": ({"--tta": "identity,upside-down"}, "--tta 'upside-down' is not known"),
+    "a view twice": ({"--tta": "mirror,mirror"}, "--tta 'mirror,mirror' names a view twice"),
+    "a turn that does not fit": ({"--tta": "rotate", "--window": "8x16x16"}, "but that of 8x16x16 is not square"),
+    "fewer than no voxels": ({"--min-component": "-1"}, "--min-component -1 is not a number of voxels"),
+    "no probability": ({"--threshold": "1.5"}, "--threshold 1.5 is not a probability"),
+    "no amount of memory": ({"--memory-budget": "plenty"}, "'plenty' is not an amount of memory"),
+    "a cluster for one case": ({"--scheduler": "tcp://127.0.0.1:8786"}, "--scheduler is for a cohort, but --out is one file"),
 }
 
 
@@ -148,7 +172,52 @@ def test_wrong_arguments_are_refused_and_nothing_is_written(
     assert done.out == ""
     assert message in done.err
     assert "Traceback" not in done.err
+    assert "\nhint: " in done.err or "Usage: " in done.err
     assert tree(tmp_path) == before
+
+
+def test_options_override_the_artifacts_spec_and_are_recorded(cli: Command, tiny_fp32: Artifact, tmp_path: Path) -> None:
+    case = write_case(tmp_path / "case", UNLABELLED)
+    options = {
+        "--policy": "sliding-window", "--window": "16x16x8", "--overlap": 0.5, "--blending": "gaussian", "--tta": "identity,mirror,rotate",
+        "--min-component": 4, "--threshold": 0.6, "--memory-budget": "64GiB",
+    }  # fmt: skip
+    arguments = (part for option in options.items() for part in option)
+    done = cli("--json", "segment", tiny_fp32.folder, case, "--out", tmp_path / "out.nii.gz", *arguments)
+    assert done.code == 0, done.err
+    spec = read_record(SegmentationRecord, tmp_path / "out.json").settings.spec
+    assert spec == tiny_fp32.manifest.spec.model_copy(
+        update={
+            "spatial": SlidingWindow(size=(16, 16, 8), overlap=0.5, blending="gaussian"),
+            "views": ("identity", "mirror", "rotate"),
+            "post_process": PostProcess(min_component_voxels=4, threshold=0.6),
+        }
+    )
+    assert (done.data["windows"], done.data["windows_run"]) == (8, 8)
+    assert done.data["forecast"]["total"] > done.data["forecast"]["process"] > 0
+
+
+def test_a_brain_crop_may_be_asked_of_a_model_of_fixed_size(cli: Command, tiny_fp32: Artifact, tmp_path: Path) -> None:
+    case = write_case(tmp_path / "case", UNLABELLED)
+    assert cli("segment", tiny_fp32.folder, case, "--out", tmp_path / "out.nii.gz", "--policy", "brain-crop").code == 0
+    assert read_record(SegmentationRecord, tmp_path / "out.json").input_shape == (1, 3, 16, 24, 24)
+
+
+def test_the_human_result_is_one_line(cli: Command, tiny_fp32: Artifact, tmp_path: Path) -> None:
+    arguments = ("segment", tiny_fp32.folder, write_case(tmp_path / "case"), "--out", tmp_path / "out.nii.gz")
+    line = cli(*arguments, "--policy", "sliding-window").out
+    assert re.fullmatch(
+        r".*out\.nii\.gz: WT [\d.]+ mL, TC [\d.]+ mL, ET [\d.]+ mL; 4 of 4 windows hold head; [\d.]+ s \(read [\d.]+, .*write [\d.]+\)\n",
+        line,
+    )
+
+
+def test_a_label_map_may_be_a_metaimage(cli: Command, tiny_fp32: Artifact, tmp_path: Path) -> None:
+    pytest.importorskip("SimpleITK")
+    case = write_case(tmp_path / "case", UNLABELLED)
+    done = cli("segment", tiny_fp32.folder, case, "--out", tmp_path / "out.mha")
+    assert done.code == 0, done.err
+    assert read_record(SegmentationRecord, tmp_path / "out.json").label_map.name == "out.mha"
 
 
 def test_a_damaged_artifact_is_told_before_the_case_is_read(cli: Command, tiny_fp32: Artifact, tmp_path: Path) -> None:

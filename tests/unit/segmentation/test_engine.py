@@ -22,7 +22,8 @@ from edge_latup.cases.read import Case
 from edge_latup.cases.write import write_label_map
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.runtimes.base import Batch, Kernel
-from edge_latup.segmentation.engine import segment, window_boxes, window_starts
+from edge_latup.segmentation.engine import segment
+from edge_latup.segmentation.windows import window_boxes, window_starts
 from edge_latup.spec import CentreCrop, ModelSpec, Size, SlidingWindow
 
 LPS = np.array([[-1.0, 0, 0, 100], [0, -1, 0, 120], [0, 0, 2, -70], [0, 0, 0, 1]])
@@ -88,7 +89,7 @@ def test_the_centre_crop_is_what_numpy_gives_by_hand() -> None:
     np.testing.assert_array_equal(result.label, expected)
     assert result.label.dtype == np.uint8
     assert len(np.unique(result.label)) == 4
-    assert set(result.seconds) == {"normalise", "infer", "paste"}
+    assert set(result.seconds) == {"normalise", "infer", "blend", "post-process"}
     assert all(seconds >= 0 for seconds in result.seconds.values())
 
 

@@ -14,7 +14,17 @@ from support import write_case
 from edge_latup.cases.layout import find_cases
 from edge_latup.cases.orientation import Grid
 from edge_latup.cases.read import Case, read_case
-from edge_latup.segmentation.prepare import CropBox, centre_box, crop_input, min_max, normalise_after_crop, normalise_before_crop, oriented
+from edge_latup.segmentation.prepare import (
+    CropBox,
+    brain_box,
+    centre_box,
+    crop_input,
+    head_mask,
+    min_max,
+    normalise_after_crop,
+    normalise_before_crop,
+    oriented,
+)  # fmt: skip
 from edge_latup.spec import CentreCrop, ModelSpec, Size, SlidingWindow
 
 sizes = st.tuples(*[st.integers(1, 9)] * 3)
@@ -171,3 +181,32 @@ def test_the_case_is_not_changed(tmp_path: Path) -> None:
         crop_input(case, spec_of(normalisation=normalisation))
     for modality, image in before.items():
         np.testing.assert_array_equal(case.images[modality], image)
+
+
+heads = st.tuples(*[st.integers(1, 30)] * 3).flatmap(lambda shape: arrays(np.bool_, shape, elements=st.booleans(), fill=st.just(False)))
+
+
+@given(heads, st.sampled_from([1, 2, 8, 16]), st.booleans())
+def test_the_brain_box_holds_the_whole_head_in_multiples_of_the_divisor(head: np.ndarray, divisor: int, square: bool) -> None:
+    box = brain_box(head, divisor, square=square)
+    np.testing.assert_array_equal(box.paste(box.cut(head)), head)
+    assert all(size % divisor == 0 and size > 0 for size in box.size)
+    assert not square or box.size[0] == box.size[1]
+    if head.any() and not square:
+        spans = [np.flatnonzero(head.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+        assert all(size - divisor < line[-1] - line[0] + 1 <= size for size, line in zip(box.size, spans, strict=True)), "and no more"
+
+
+def test_the_brain_box_is_widened_into_the_volume_and_padded_only_where_there_is_no_more() -> None:
+    head = np.zeros((20, 20, 5), bool)
+    head[:3, 12:, :] = True
+    assert brain_box(head, 8) == CropBox(start=(0, 12, -2), size=(8, 8, 8), shape=(20, 20, 5))
+
+
+def test_ringing_around_the_head_is_air() -> None:
+    volume = np.zeros((9, 9, 9), np.float32)
+    volume[3:6, 3:6, 3:6] = 1000
+    expected = volume > 0
+    volume[~expected] = np.random.default_rng(0).uniform(-8, 8, np.count_nonzero(~expected))
+    np.testing.assert_array_equal(head_mask([volume, np.zeros_like(volume)]), expected)
+    np.testing.assert_array_equal(head_mask([np.zeros_like(volume), volume * 0.001]), expected)

@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 CASES  ?=
+CASE   ?=
 
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
@@ -17,11 +18,12 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench-onnxruntime test lint types rooms slow browser clean
+.PHONY: help install demo bench-onnxruntime bench-case test lint types rooms slow browser clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer)  VENV=$(VENV)  CASES=folder of labelled cases, for demo"
+	@echo "           CASE=one case's folder, for bench-case"
 
 install: $(VENV)/.installed  ## Make the virtual environment and install edge-latup with the engineer's packages
 
@@ -38,6 +40,11 @@ bench-onnxruntime: $(VENV)/.installed  ## Time ONNX Runtime's INT8 forms against
 	$(BIN)/edge-latup quantize $(BENCH_ORT)/fp32 --method int8 --runtime onnxruntime --calibration edge-latup-demo/phantoms-64 --out $(BENCH_ORT)/int8 --overwrite
 	rm -rf $(BENCH_ORT)/records
 	$(BIN)/edge-latup bench $(BENCH_ORT)/fp32@onnxruntime $(BENCH_ORT)/dynamic-range@onnxruntime $(BENCH_ORT)/dynamic-int8 $(BENCH_ORT)/int8 --out $(BENCH_ORT)/records
+
+# With the artifacts of the newest demo run, which are made where there are none. MONAI's rows take minutes each.
+bench-case: $(VENV)/.compare $(VENV)/.installed  ## Compare one case, files to label map, with MONAI (CASE=folder)
+	@test -n "$(CASE)" || { echo "error: no case is named" >&2; echo "hint: make bench-case CASE=case-folder" >&2; exit 2; }
+	$(BIN)/edge-latup bench-case "$(CASE)" --out "edge-latup-demo/case-$$(date -u +%Y%m%dT%H%M%SZ)"
 
 test: lint types rooms  ## Lint, check types and imports, run the tests
 	$(BIN)/pytest
@@ -90,6 +97,10 @@ $(VENV)/.wheel: $(VENV)/.made pyproject.toml README.md LICENSE NOTICE $(SOURCES)
 # Dependencies move only with these two files; a change in the sources re-installs the wheel alone.
 $(VENV)/.engineer: pyproject.toml constraints.txt | $(VENV)/.wheel
 	$(INSTALL) "$$(echo $(WHEEL))[engineer]"
+	touch $@
+
+$(VENV)/.compare: $(VENV)/.engineer | $(VENV)/.wheel
+	$(INSTALL) "$$(echo $(WHEEL))[engineer,compare]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.engineer | $(VENV)/.wheel

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from edge_latup.cli.bench import bench
+from edge_latup.cli.bench_case import bench_case
 from edge_latup.cli.demo import demo
 from edge_latup.cli.doctor import doctor
 from edge_latup.cli.export import export
+from edge_latup.cli.gate import gate
 from edge_latup.cli.inspect import inspect
 from edge_latup.cli.output import Mode, configure, output
 from edge_latup.cli.phantom import phantom
@@ -33,7 +35,7 @@ def _options(
     configure(Mode.JSON if json else Mode.QUIET if quiet else Mode.HUMAN)
 
 
-for command in (demo, phantom, train, export, inspect, quantize, bench, report, segment, doctor):
+for command in (demo, phantom, train, export, inspect, quantize, bench, bench_case, gate, report, segment, doctor):
     app.command()(command)
 
 

@@ -1,0 +1,1 @@
+"""One case from files to label map: MONAI with PyTorch beside this package's own engine, in one run."""

@@ -13,6 +13,7 @@ from edge_latup.bench.records import CaseDrift, RegionDrift
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.cases.labels import to_canonical
 from edge_latup.cases.read import Case
+from edge_latup.metrics.lesionwise import lesionwise
 from edge_latup.metrics.overlap import Mask, dice, iou, region_mask
 from edge_latup.metrics.surface import Spacing, hd95, volume_ml
 from edge_latup.spec import REGIONS
@@ -37,6 +38,8 @@ def _region(reference: Mask, candidate: Mask, label: Mask | None, spacing: Spaci
         hd95_candidate_mm=None if label is None else hd95(candidate, label, spacing),
         volume_reference_ml=volume_ml(reference, spacing),
         volume_candidate_ml=volume_ml(candidate, spacing),
+        lesionwise_reference=None if label is None else lesionwise(reference, label, spacing),
+        lesionwise_candidate=None if label is None else lesionwise(candidate, label, spacing),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.manifest import Format, Precision, RuntimeName, Storage
+from edge_latup.metrics.lesionwise import LesionScores
 from edge_latup.records import Record
 from edge_latup.spec import Region
 from edge_latup.targets.host import Host
@@ -82,6 +83,9 @@ class RegionDrift(Record):
     hd95_candidate_mm: float | None
     volume_reference_ml: float
     volume_candidate_ml: float
+    lesionwise_reference: LesionScores | None = None
+    """None without a label, and in records made before these scores were kept."""
+    lesionwise_candidate: LesionScores | None = None
 
     @property
     def dice_drop(self) -> float | None:

@@ -10,11 +10,11 @@ from typing import Any, Final
 from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
-from edge_latup.quantize import static_int8, weights
+from edge_latup.quantize import static_int8, surgery, weights
 from edge_latup.quantize.calibration import Calibration, Image
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
-from edge_latup.segmentation.parity import INPUT, compare, parity_input
+from edge_latup.segmentation.parity import INPUT, compare, parity_input, prove
 from edge_latup.versions import versions_of
 
 Options = dict[str, Any]
@@ -43,6 +43,8 @@ class Method:
     storage: Storage
     needs_calibration: bool
     recipes: dict[RuntimeName, Recipe]
+    tolerance: dict[str, float] | None = None
+    """Parity that the result must keep with its source; None where it is only recorded and the gate judges."""
 
 
 def _weights_only(store: Callable[..., None]) -> Write:
@@ -51,6 +53,11 @@ def _weights_only(store: Callable[..., None]) -> Write:
             raise ArtifactError(f"{source} has no constant float32 weights to store smaller", "is it already compressed?")
 
     return write
+
+
+def _rewrite(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
+    if not any(surgery.rewrite(source, folder / "model.onnx").values()):
+        raise ArtifactError(f"{source} holds nothing that can be rewritten", "use it as it is")
 
 
 def _openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
@@ -65,16 +72,25 @@ def _onnxruntime_dynamic(source: Path, folder: Path, inputs: Sequence[Image], op
     static_int8.onnxruntime_dynamic(source, folder)
 
 
+PORTABLE: Final[tuple[RuntimeName, ...]] = ("openvino", "onnxruntime")
+
+
 def _portable(store: Callable[..., None], runtimes: tuple[RuntimeName, ...]) -> dict[RuntimeName, Recipe]:
     recipe = Recipe(write=_weights_only(store), format="onnx", runtimes=runtimes, packages=("onnx",))
     return dict.fromkeys(runtimes, recipe)
 
 
 METHODS: Final[dict[str, Method]] = {
+    "rewrite": Method(
+        summary="exact rewrites: the same function in FP32 with fewer multiplications; other methods may start from it",
+        precision="fp32", float_precision="fp32", storage="float32", needs_calibration=False,
+        recipes=dict.fromkeys(PORTABLE, Recipe(write=_rewrite, format="onnx", runtimes=PORTABLE, packages=("onnx",))),
+        tolerance=surgery.TOLERANCE,
+    ),
     "dynamic-range": Method(
         summary="weights int8 per output channel in the file, arithmetic FP32; portable ONNX",
         precision="fp32", float_precision="fp32", storage="int8", needs_calibration=False,
-        recipes=_portable(weights.store_int8, ("openvino", "onnxruntime")),
+        recipes=_portable(weights.store_int8, PORTABLE),
     ),
     "dynamic-int8": Method(
         summary="ONNX Runtime's dynamic INT8: integer convolutions with ranges found at run time; for size only, slower than FP32",
@@ -86,7 +102,7 @@ METHODS: Final[dict[str, Method]] = {
     "fp16": Method(
         summary="weights float16 in the file; x86 CPUs compute it in FP32",
         precision="fp32", float_precision="fp32", storage="float16", needs_calibration=False,
-        recipes=_portable(weights.store_float16, ("openvino", "onnxruntime")),
+        recipes=_portable(weights.store_float16, PORTABLE),
     ),
     "bf16": Method(
         summary="weights bfloat16 in the file, arithmetic BF16",
@@ -173,7 +189,7 @@ def quantize(
     inputs = calibration.inputs if calibration is not None else ()
     return write_artifact(
         out, manifest, lambda folder: recipe.write(artifact.model_path, folder, inputs, recipe.options),
-        examine=lambda draft: _examine(artifact, draft, runtime), overwrite=overwrite,
+        examine=lambda draft: _examine(artifact, draft, runtime, chosen.tolerance), overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -182,15 +198,21 @@ def _asked_first(runtimes: tuple[RuntimeName, ...], asked: RuntimeName) -> tuple
     return (asked, *(runtime for runtime in runtimes if runtime != asked))
 
 
-def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName) -> Manifest:
-    """Run the draft once and record its distance from the reference; a compressed model has no tolerance here, the gate judges it."""
+def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float] | None) -> Manifest:
+    """Run the draft once and record its distance from the reference; without a tolerance it is for the gate to judge.
+
+    Raises:
+        ArtifactError: the distance breaks the tolerance.
+    """
     batch = parity_input(draft.manifest.spec, draft.manifest.spec.spatial.size)
     with open_session(reference, runtime) as session:
         expected = session.infer(batch)
     with open_session(draft, runtime) as session:
-        figures = compare(expected, session.infer(batch))
-    parity = Parity(
-        reference=f"{runtime} fp32", candidate=f"{runtime} {draft.manifest.name}", input=INPUT,
-        input_shape=tuple(batch.shape), **figures,
-    )  # fmt: skip
+        found = session.infer(batch)
+    names = (f"{runtime} fp32", f"{runtime} {draft.manifest.name}")
+    if tolerance is not None:
+        parity = prove(expected, found, names, tolerance)
+    else:
+        figures = compare(expected, found)
+        parity = Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=tuple(batch.shape), **figures)
     return draft.manifest.model_copy(update={"parity": (*draft.manifest.parity, parity)})

@@ -15,7 +15,7 @@ from edge_latup.cli.output import output
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
     out: OutArtifact,
-    method: Annotated[str, typer.Option(help="dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
+    method: Annotated[str, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
     runtime: Annotated[str, typer.Option(help="The runtime that will run it.")] = "openvino",
     calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
     crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,

@@ -86,7 +86,7 @@ def prove(
     if broken := check(figures, tolerance):
         raise ArtifactError(
             f"{names[1]} does not compute what {names[0]} computes: {', '.join(broken)}",
-            "nothing was exported; report this network",
+            "nothing was written; report this network",
         )
     shape = tuple(int(size) for size in reference.shape)
     return Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=shape, tolerance=tolerance, **figures)

@@ -71,11 +71,16 @@ def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> NetworkS
         raise SpecError(f"model spec {spec.name} has labels {spec.labels}", f"the loss is defined for {TRAINED_LABELS}")
     if too_big := [phase.patch for phase in recipe.phases if phase.patch > min(spec.spatial.size)]:
         raise SpecError(f"patch {too_big[0]} is larger than the crop {spec.spatial.size}", "choose a --phase with a smaller patch")
-    if is_begun(folder) and read_record(TrainingRecipe, folder / RECIPE_NAME) != recipe:
+    if is_begun(folder) and not _same_steps(read_record(TrainingRecipe, folder / RECIPE_NAME), recipe):
         raise SpecError(f"{folder} holds a run with another recipe", f"repeat its options ({RECIPE_NAME}), or choose a new --out")
     if not is_begun(folder) and (folder / WEIGHTS_NAME).exists():
         raise SpecError(f"{folder} holds a checkpoint and no run to resume", "choose a new --out; --start-from goes on from a checkpoint")
     return spec.network
+
+
+def _same_steps(first: TrainingRecipe, second: TrainingRecipe) -> bool:
+    """Whether two recipes take the same steps, as far as both go: where a run ends changes none of those before."""
+    return first.model_copy(update={"stop_after": second.stop_after}) == second
 
 
 def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
@@ -93,7 +98,9 @@ def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
     run = Run(network=network, average=average, optimiser=optimiser, recipe=recipe, folder=folder)
     if is_begun(folder):
         _resume(run)
-    else:
+    if run.step > recipe.last_step:
+        raise SpecError(f"{folder} holds step {run.step}, past the end at {recipe.last_step}", "raise --stop-after, or choose a new --out")
+    if not run.step or read_record(TrainingRecipe, folder / RECIPE_NAME) != recipe:
         write_record(recipe, folder / RECIPE_NAME)
     return run
 

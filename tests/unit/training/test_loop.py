@@ -124,6 +124,15 @@ def test_another_seed_gives_another_run(unbroken: Path, tmp_path: Path) -> None:
     assert not torch.equal(network.output.weight, load_file(unbroken / STATE_NAME)["average/output.weight"])
 
 
+def test_a_run_may_go_on_to_another_end_but_not_back(unbroken: Path, tmp_path: Path) -> None:
+    short = RECIPE.model_copy(update={"stop_after": 2})
+    train(start(SPEC, short, tmp_path), cases(), lambda step, loss: None)
+    network = train(start(SPEC, RECIPE, tmp_path), cases(), lambda step, loss: None)
+    assert torch.equal(network.output.weight, load_file(unbroken / STATE_NAME)["average/output.weight"])
+    with pytest.raises(SpecError, match="holds step 4, past the end at 2"):
+        start(SPEC, short, tmp_path)
+
+
 @pytest.mark.parametrize(
     "changes", [{"seed": 6}, {"learning_rate": 2e-3}, {"l2": 0.0}, {"phases": (Phase(patch=16, steps=4),)}, {"grafts": 1}]
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
 
 from edge_latup.cli.output import output
 
 
-def doctor() -> None:
+def doctor(
+    rates: Annotated[bool, typer.Option("--rates", help="Also measure what a convolution reaches in each precision.")] = False,
+) -> None:
     """Say what this machine and installation can do, and how to add what is missing."""
     from edge_latup.targets.diagnosis import diagnose
 
@@ -22,4 +27,19 @@ def doctor() -> None:
     }
     if report.openvino_precisions:
         output.line(f"OpenVINO computes here in: {', '.join(report.openvino_precisions)}")
+    if rates:
+        data["rates"] = _rates(report.openvino_precisions)
     output.result(data)
+
+
+def _rates(precisions: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Measure and show, in each precision that OpenVINO computes in here; float16 is no faster than FP32 on x86."""
+    from edge_latup.targets.rates import convolution_rates
+
+    if not precisions:
+        output.warning("rates are measured with OpenVINO, which is missing")
+    found = convolution_rates(tuple(name for name in precisions if name != "fp16"))
+    shape = "{} to {} channels, kernel {}, side {}"
+    rows = [[r.precision, r.executed, f"{r.gmacs:,.0f}", shape.format(*r.shape), str(r.runs)] for r in found]
+    output.table("Convolution rates, measured", ["precision", "executed", "GMAC/s", "best shape", "n"], rows)
+    return [asdict(rate) for rate in found]

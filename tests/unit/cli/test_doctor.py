@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from command import Command
 
-from edge_latup.targets import diagnosis
+from edge_latup.targets import diagnosis, rates
 
 
 def test_a_missing_package_is_shown_with_the_command_that_mends_it(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +34,15 @@ def test_json_tells_the_same(cli: Command, monkeypatch: pytest.MonkeyPatch) -> N
 def test_quiet_prints_nothing(cli: Command) -> None:
     done = cli("--quiet", "doctor")
     assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_rates_are_measured_and_say_what_was_executed(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "SHAPES", ((16, 16, 3, 8), (8, 8, 1, 8)))
+    done = cli("--json", "doctor", "--rates")
+    assert done.code == 0
+    found = {rate["precision"]: rate for rate in done.data["rates"]}
+    assert found["fp32"]["executed"] == "f32"
+    assert found["int8"]["executed"] in ("i8", "u8")
+    assert found["int8"]["threads"] >= 2
+    assert all(rate["gmacs"] > 0 for rate in found.values())
+    assert "GMAC/s" in cli("doctor", "--rates").out

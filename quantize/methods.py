@@ -162,12 +162,14 @@ def _check_source(artifact: Artifact) -> None:
 
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
-    overwrite: bool = False,
+    keep_float: Sequence[str] = (), float_precision: Precision | None = None, overwrite: bool = False,
 ) -> Artifact:  # fmt: skip
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
+    `keep_float` names modules that int8 for OpenVINO leaves in float; `float_precision` is what its float part is computed in.
+
     Raises:
-        InputError: unknown method, wrong runtime, or calibration missing or needless.
+        InputError: unknown method, wrong runtime, calibration missing or needless, or a module that the graph does not have.
         ArtifactError: the source is not an FP32 ONNX artifact, or the result does not load or gives NaN. Nothing is left behind.
         MissingDependencyError: a package is missing.
     """
@@ -175,22 +177,36 @@ def quantize(
     _check_source(artifact)
     check_calibration(method, given=calibration is not None)
     source = artifact.manifest
-    parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **recipe.options}
+    options = recipe.options | _mixed(recipe, keep_float, float_precision)
+    parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **options}
     if calibration is not None:
         parameters["calibration_inputs"] = len(calibration.inputs)
     step = Step(operation="quantize", parameters=parameters, versions=versions_of("edge-latup", *recipe.packages))
     manifest = source.model_copy(
         update={
             "name": out.name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "precision": chosen.precision,
-            "float_precision": chosen.float_precision, "storage": chosen.storage, "recipe": (*source.recipe, step),
+            "float_precision": float_precision or chosen.float_precision, "storage": chosen.storage, "recipe": (*source.recipe, step),
             "calibration": calibration.cases if calibration is not None else (), "files": (),
         }
     )  # fmt: skip
     inputs = calibration.inputs if calibration is not None else ()
     return write_artifact(
-        out, manifest, lambda folder: recipe.write(artifact.model_path, folder, inputs, recipe.options),
+        out, manifest, lambda folder: recipe.write(artifact.model_path, folder, inputs, options),
         examine=lambda draft: _examine(artifact, draft, runtime, chosen.tolerance), overwrite=overwrite,
     )  # fmt: skip
+
+
+def _mixed(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision | None) -> Options:
+    """Options of a recipe that mixes precisions.
+
+    Raises:
+        InputError: the recipe cannot, or the float part would be no float.
+    """
+    if (keep_float or float_precision) and recipe.write is not _openvino_int8:
+        raise InputError("only int8 for OpenVINO mixes precisions", "leave out --keep-float and --float-precision, or add --method int8")
+    if float_precision == "int8":
+        raise InputError("a float part cannot be int8", "use fp32 or bf16")
+    return {"keep_float": tuple(keep_float)} if keep_float else {}
 
 
 def _asked_first(runtimes: tuple[RuntimeName, ...], asked: RuntimeName) -> tuple[RuntimeName, ...]:

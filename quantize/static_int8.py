@@ -10,6 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from edge_latup.errors import InputError
 from edge_latup.quantize.calibration import Image
 from edge_latup.records import write_text
 from edge_latup.runtimes.openvino import import_openvino, without_telemetry
@@ -41,14 +42,21 @@ def save_ir(model: ov.Model, folder: Path) -> None:
     write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), path)
 
 
-def openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], *, preset: str) -> None:
-    """Post-training quantization by NNCF on the OpenVINO graph: symmetric weights per channel, min-max activations."""
+def openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], *, preset: str, keep_float: Sequence[str] = ()) -> None:
+    """Post-training quantization by NNCF on the OpenVINO graph: symmetric weights per channel, min-max activations.
+
+    `keep_float` names modules, such as "decoder1", whose operations are left in float.
+
+    Raises:
+        InputError: no operation of the graph belongs to one of them.
+    """
     ov = import_openvino()
     with _quiet("nncf"), without_telemetry():
         import nncf
 
         # convert_model folds the shape arithmetic that read_model keeps, so the XML, which is not small beside int8 weights, shrinks.
         model = ov.convert_model(source)
+        ignored = [name for module in keep_float for name in _operations_of(model, module)]
         quantized = nncf.quantize(
             model,
             nncf.Dataset(list(inputs)),
@@ -56,8 +64,18 @@ def openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], *, preset
             preset=nncf.QuantizationPreset(preset),
             target_device=nncf.TargetDevice.CPU,
             fast_bias_correction=True,
+            ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
         )
     save_ir(quantized, folder)
+
+
+def _operations_of(model: ov.Model, module: str) -> list[str]:
+    """Names of the convolutions of a module or of those inside it."""
+    names = [node.get_friendly_name() for node in model.get_ordered_ops() if "Convolution" in node.get_type_name()]
+    found = [name for name in names if name.partition("/")[0] == module or name.startswith(f"{module}.")]
+    if not found:
+        raise InputError(f"no convolution belongs to {module!r}", f"the graph has: {', '.join(name.partition('/')[0] for name in names)}")
+    return found
 
 
 class _Reader:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from edge_latup.artifact import open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
+from edge_latup.errors import InputError
+
+if TYPE_CHECKING:
+    from edge_latup.manifest import Precision
 
 
 def quantize(
@@ -19,6 +23,10 @@ def quantize(
     runtime: Annotated[str, typer.Option(help="The runtime that will run it.")] = "openvino",
     calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
     crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="Module that int8 leaves in float, like decoder1; may be repeated.")
+    ] = None,
+    float_precision: Annotated[str | None, typer.Option(help="What int8's float part is computed in: fp32 or bf16.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once."""
@@ -26,6 +34,8 @@ def quantize(
     from edge_latup.quantize.methods import check_calibration, choose
     from edge_latup.quantize.methods import quantize as compress
 
+    if float_precision not in (None, "fp32", "bf16"):
+        raise InputError(f"--float-precision {float_precision!r} is not known", "choose fp32 or bf16")
     chosen, _ = choose(method, parse_runtime(runtime))
     check_calibration(method, given=bool(calibration))
     refuse_existing(out, overwrite)
@@ -35,7 +45,10 @@ def quantize(
         output.note("reading calibration cases")
         inputs = make_calibration(calibration, source.manifest.spec, crops_per_case=crops_per_case)
     output.note(f"{method} for {runtime}: {chosen.summary}")
-    made = compress(source, method, out, runtime=parse_runtime(runtime), calibration=inputs, overwrite=overwrite)
+    made = compress(
+        source, method, out, runtime=parse_runtime(runtime), calibration=inputs, keep_float=keep_float or (),
+        float_precision=cast("Precision | None", float_precision), overwrite=overwrite,
+    )  # fmt: skip
     share = made.manifest.model_size / source.manifest.model_size
     moved = made.manifest.parity[-1]
     output.result(

@@ -39,7 +39,7 @@ def test_quiet_prints_nothing(cli: Command, tiny_fp32: Artifact, tmp_path: Path)
 
 
 WRONG = {
-    "unknown method": (("--method", "int4"), "unknown method 'int4'", "choose one of: dynamic-range"),
+    "unknown method": (("--method", "int4"), "unknown method 'int4'", "choose one of: rewrite, dynamic-range"),
     "unknown runtime": (("--method", "fp16", "--runtime", "tvm"), "unknown runtime 'tvm'", "choose one of: openvino"),
     "method of another runtime": (("--method", "bf16", "--runtime", "onnxruntime"), "bf16 makes nothing for onnxruntime", "openvino"),
     "no calibration": (("--method", "int8"), "int8 needs calibration cases", "--calibration DIR"),

@@ -246,3 +246,40 @@ def test_the_quantizers_are_imported_only_where_they_quantize(tmp_path: Path) ->
     heavy = "{'nncf', 'onnx', 'openvino', 'onnxruntime', 'torch'}"
     code = f"import sys, edge_latup.quantize.methods; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 0
+
+
+def test_int8_may_leave_modules_in_float(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
+    made = quantize(tiny_fp32, "int8", tmp_path / "mixed", calibration=tiny_calibration, keep_float=("decoder1", "output"))
+    assert made.manifest.recipe[-1].parameters["keep_float"] == ("decoder1", "output")
+    with open_session(made, "openvino", SessionOptions(threads=2)) as session:
+        executed = precision_summary(convolutions(session.executed_kernels()))
+    assert executed["f32"] == 4, "up_conv, conv1, conv2 and the output"
+    assert sum(executed.values()) == CONVOLUTIONS
+
+
+def test_the_float_part_of_int8_may_be_computed_in_another_precision(
+    tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path
+) -> None:
+    if "bf16" not in diagnose().openvino_precisions:
+        pytest.skip("this CPU does not compute in bf16")
+    made = quantize(tiny_fp32, "int8", tmp_path / "mixed", calibration=tiny_calibration, float_precision="bf16")
+    assert (made.manifest.precision, made.manifest.float_precision) == ("int8", "bf16")
+    with open_session(made, "openvino", SessionOptions(threads=2)) as session:
+        assert session.float_precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("int8", {"keep_float": ("decoder9",)}, "no convolution belongs to 'decoder9'"),
+        ("int8", {"float_precision": "int8"}, "cannot be int8"),
+        ("dynamic-range", {"keep_float": ("decoder1",)}, "only int8 for OpenVINO mixes"),
+    ],
+)
+def test_a_mix_that_cannot_be_made_is_refused(
+    method: str, options: dict[str, Any], message: str, tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path
+) -> None:
+    calibration = tiny_calibration if method == "int8" else None
+    with pytest.raises(InputError, match=message):
+        quantize(tiny_fp32, method, tmp_path / "mixed", calibration=calibration, **options)
+    assert not (tmp_path / "mixed").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from edge_latup.bench.records import CaseDrift, RegionDrift
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.cases.labels import to_canonical
 from edge_latup.cases.read import Case
-from edge_latup.metrics.lesionwise import lesionwise
+from edge_latup.metrics.lesionwise import LesionScores, lesionwise
 from edge_latup.metrics.overlap import Mask, dice, iou, region_mask
 from edge_latup.metrics.surface import Spacing, hd95, volume_ml
-from edge_latup.spec import REGIONS
+from edge_latup.spec import REGIONS, Region
 
 Labels = NDArray[np.uint8]
 
@@ -27,32 +28,56 @@ def read_prediction(path: Path, case: Case) -> Labels:
     return to_canonical(np.asarray(image.dataobj), case.convention, str(path))
 
 
-def _region(reference: Mask, candidate: Mask, label: Mask | None, spacing: Spacing) -> RegionDrift:
-    return RegionDrift(
-        dice_reference=None if label is None else dice(reference, label),
-        dice_candidate=None if label is None else dice(candidate, label),
-        agreement=dice(reference, candidate),
-        iou_reference=None if label is None else iou(reference, label),
-        iou_candidate=None if label is None else iou(candidate, label),
-        hd95_reference_mm=None if label is None else hd95(reference, label, spacing),
-        hd95_candidate_mm=None if label is None else hd95(candidate, label, spacing),
-        volume_reference_ml=volume_ml(reference, spacing),
-        volume_candidate_ml=volume_ml(candidate, spacing),
-        lesionwise_reference=None if label is None else lesionwise(reference, label, spacing),
-        lesionwise_candidate=None if label is None else lesionwise(candidate, label, spacing),
+@dataclass(frozen=True, kw_only=True)
+class _AgainstLabel:
+    """One region of one output against the label; all None where there is none."""
+
+    dice: float | None = None
+    iou: float | None = None
+    hd95_mm: float | None = None
+    lesionwise: LesionScores | None = None
+
+
+def _against(output: Mask, label: Mask | None, spacing: Spacing) -> _AgainstLabel:
+    if label is None:
+        return _AgainstLabel()
+    return _AgainstLabel(
+        dice=dice(output, label),
+        iou=iou(output, label),
+        hd95_mm=hd95(output, label, spacing),
+        lesionwise=lesionwise(output, label, spacing),
     )
 
 
-def case_drift(case: Case, origin: CaseOrigin, reference: Labels, candidate: Labels) -> CaseDrift:
-    """Every region of one case; the label counts wherever it is, also outside the crop the network saw."""
-    spacing = case.grid.spacing_mm
-    regions = {
-        region: _region(
-            region_mask(reference, region),
-            region_mask(candidate, region),
-            None if case.label is None else region_mask(case.label, region),
-            spacing,
-        )
-        for region in REGIONS
-    }
-    return CaseDrift(case=case.name, origin=origin, regions=regions)
+def _regions(case: Case, output: Labels) -> dict[Region, _AgainstLabel]:
+    label, spacing = case.label, case.grid.spacing_mm
+    return {
+        region: _against(region_mask(output, region), None if label is None else region_mask(label, region), spacing) for region in REGIONS
+    }  # fmt: skip
+
+
+def _drift(reference: Mask, candidate: Mask, own: tuple[_AgainstLabel, _AgainstLabel], spacing: Spacing) -> RegionDrift:
+    """Of one region; `own` is how the reference and the candidate agree with the label."""
+    first, second = own
+    return RegionDrift(
+        dice_reference=first.dice, dice_candidate=second.dice, agreement=dice(reference, candidate),
+        iou_reference=first.iou, iou_candidate=second.iou,
+        hd95_reference_mm=first.hd95_mm, hd95_candidate_mm=second.hd95_mm,
+        volume_reference_ml=volume_ml(reference, spacing), volume_candidate_ml=volume_ml(candidate, spacing),
+        lesionwise_reference=first.lesionwise, lesionwise_candidate=second.lesionwise,
+    )  # fmt: skip
+
+
+def case_drifts(case: Case, origin: CaseOrigin, reference: Labels, candidates: dict[str, Labels]) -> dict[str, CaseDrift]:
+    """Every region of one case for each candidate, by name; the label counts wherever it is, also outside the crop the network saw."""
+    # The reference's distances to the label take as long as a candidate's: they are measured once.
+    yardstick, spacing = _regions(case, reference), case.grid.spacing_mm
+    found = {}
+    for name, candidate in candidates.items():
+        scores = _regions(case, candidate)
+        regions = {
+            region: _drift(region_mask(reference, region), region_mask(candidate, region), (yardstick[region], scores[region]), spacing)
+            for region in REGIONS
+        }
+        found[name] = CaseDrift(case=case.name, origin=origin, regions=regions)
+    return found

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from edge_latup.artifact import Artifact
-from edge_latup.bench.drift import case_drift, read_prediction
+from edge_latup.bench.drift import case_drifts, read_prediction
 from edge_latup.bench.isolate import run_worker
 from edge_latup.bench.pictures import cut_picture
 from edge_latup.bench.records import CaseDrift, DriftRecord, RunRecord, TimingRow
@@ -226,5 +226,5 @@ def _compare(exam: _Exam, judged: Sequence[Entry], reference: Entry, store: RunS
     predictions = {entry.name: read_prediction(_labels_folder(store, entry) / f"{case.name}.nii.gz", case) for entry in judged}
     if pictured:
         store.write_picture(cut_picture(case, spec, predictions))
-    labels = predictions[reference.name]
-    return {name: case_drift(case, exam.origin, labels, predicted) for name, predicted in predictions.items() if name != reference.name}
+    labels = predictions.pop(reference.name)
+    return case_drifts(case, exam.origin, labels, predictions)

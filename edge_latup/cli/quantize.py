@@ -23,9 +23,7 @@ def quantize(
     runtime: Annotated[str, typer.Option(help="The runtime that will run it.")] = "openvino",
     calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
     crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,
-    keep_float: Annotated[
-        list[str] | None, typer.Option(help="Module that int8 leaves in float, like decoder1; may be repeated.")
-    ] = None,
+    keep_float: Annotated[list[str] | None, typer.Option(help="Module that int8 leaves in float, like decoder1; may be repeated.")] = None,
     float_precision: Annotated[str | None, typer.Option(help="What int8's float part is computed in: fp32 or bf16.")] = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from support import canonical_label
 
-from edge_latup.bench.drift import case_drift, read_prediction
+from edge_latup.bench.drift import case_drifts, read_prediction
+from edge_latup.bench.records import CaseDrift
+from edge_latup.cases.identity import CaseOrigin
 from edge_latup.cases.labels import Convention
 from edge_latup.cases.orientation import Grid
 from edge_latup.cases.read import Case
@@ -33,10 +35,15 @@ def block(value: int, start: int, stop: int) -> np.ndarray:
     return label
 
 
+def one_drift(case: Case, origin: CaseOrigin, reference: np.ndarray, candidate: np.ndarray) -> CaseDrift:
+    """The drift of one candidate."""
+    return case_drifts(case, origin, reference, {"candidate": candidate})["candidate"]
+
+
 def test_a_model_does_not_drift_from_itself() -> None:
     label = canonical_label()
     predicted = np.roll(label, 1, axis=0)
-    drift = case_drift(case_with(label), "real", predicted, predicted.copy())
+    drift = one_drift(case_with(label), "real", predicted, predicted.copy())
     assert (drift.case, drift.origin) == ("case", "real")
     assert set(drift.regions) == set(REGIONS)
     for region in drift.regions.values():
@@ -50,7 +57,7 @@ def test_a_model_does_not_drift_from_itself() -> None:
 
 def test_figures_of_known_masks() -> None:
     """Label, reference and candidate: 10, 8 and 5 slices of one column; dice is 2 x common / sum."""
-    drift = case_drift(case_with(block(3, 0, 10)), "phantom", block(3, 0, 8), block(3, 5, 10))
+    drift = one_drift(case_with(block(3, 0, 10)), "phantom", block(3, 0, 8), block(3, 5, 10))
     for region in drift.regions.values():
         assert region.dice_reference == pytest.approx(2 * 8 / 18)
         assert region.dice_candidate == pytest.approx(2 * 5 / 15)
@@ -66,14 +73,14 @@ def test_figures_of_known_masks() -> None:
 
 def test_regions_are_those_of_brats() -> None:
     """A candidate that calls the enhancing tumour necrosis loses ET, and nothing of TC or WT."""
-    drift = case_drift(case_with(block(3, 0, 10)), "phantom", block(3, 0, 10), block(1, 0, 10))
+    drift = one_drift(case_with(block(3, 0, 10)), "phantom", block(3, 0, 10), block(1, 0, 10))
     assert {name: region.dice_candidate for name, region in drift.regions.items()} == {"WT": 1, "TC": 1, "ET": 0}
     assert drift.regions["ET"].hd95_candidate_mm is None
     assert drift.regions["ET"].volume_candidate_ml == 0
 
 
 def test_without_a_label_there_is_agreement_and_volume_only() -> None:
-    drift = case_drift(case_with(None), "real", block(3, 0, 8), block(3, 0, 4))
+    drift = one_drift(case_with(None), "real", block(3, 0, 8), block(3, 0, 4))
     for region in drift.regions.values():
         assert region.agreement == pytest.approx(2 * 4 / 12)
         assert region.volume_candidate_ml > 0
@@ -84,7 +91,7 @@ def test_without_a_label_there_is_agreement_and_volume_only() -> None:
 
 def test_a_case_without_tumour_on_which_both_find_nothing_is_perfect() -> None:
     nothing = np.zeros(SHAPE, np.uint8)
-    for region in case_drift(case_with(nothing), "phantom", nothing, nothing).regions.values():
+    for region in one_drift(case_with(nothing), "phantom", nothing, nothing).regions.values():
         assert (region.dice_reference, region.dice_candidate, region.agreement) == (1, 1, 1)
         assert (region.hd95_reference_mm, region.hd95_candidate_mm) == (0, 0)
 

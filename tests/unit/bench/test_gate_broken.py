@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_latup.bench.drift import case_drift
+from edge_latup.bench.drift import case_drifts
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.records import DriftRecord
@@ -44,7 +44,7 @@ def judged(kind: str | None, cases: int) -> GateDecision:
         reference = np.where(rng.random(SHAPE) < 0.03, 0, label).astype(np.uint8)
         candidate = reference.copy() if kind is None else broken(kind, reference, rng)
         case = Case(name=f"case-{seed}", images={}, label=label, grid=Grid(shape=SHAPE, affine=np.eye(4)), convention="brats-2023")
-        drifts.append(case_drift(case, "phantom", reference, candidate))
+        drifts.append(case_drifts(case, "phantom", reference, {"candidate": candidate})["candidate"])
     return judge(
         DriftRecord(
             artifact="int8", artifact_sha256="a", runtime="openvino", executed_float="f32", reference="fp32", reference_sha256="b",

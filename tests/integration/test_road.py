@@ -62,7 +62,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told(*quantize, "--method", "int8", "--calibration", folder / "calibration", "--out", folder / "int8")
     benched = told(
         "bench", *(folder / name for name in ("fp32", "dynamic-range", "fp16", "int8")), "--cases", folder / "held-out",
-        "--out", folder / "run", "--runs", 3, "--threads", 1,
+        "--out", folder / "run", "--runs", 3, "--threads", 2,
     )  # fmt: skip
     assert [row["artifact"] for row in benched["artifacts"]] == ["fp32", "dynamic-range", "fp16", "int8"]
     assert Path(told("report", folder / "run")["report"]) == folder / "run" / "report.html"

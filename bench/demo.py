@@ -42,11 +42,13 @@ def demo_checkpoint() -> Path:
     return Path(str(files("edge_latup") / "demo"))
 
 
-def _stamp() -> str:
+def time_stamp() -> str:
+    """Now in UTC, as a folder's name."""
     return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
 
 
-def _phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], None]) -> list[CaseFiles]:
+def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], None]) -> list[CaseFiles]:
+    """The first `count` phantoms of a cohort; those that are in `folder` already are kept."""
     made = []
     for case in write_cohort(folder, cases=count, seed=seed):
         made.append(case)
@@ -54,7 +56,7 @@ def _phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], Non
     return made
 
 
-def _compress(fp32: Artifact, folder: Path, calibration: Path, progress: Callable[[str], None]) -> list[Entry]:
+def compress(fp32: Artifact, folder: Path, calibration: Path, progress: Callable[[str], None]) -> list[Entry]:
     """Every method this CPU can run in OpenVINO."""
     progress("compressing: dynamic-range")
     made = [quantize(fp32, "dynamic-range", folder / "dynamic-range")]
@@ -92,10 +94,10 @@ def run_demo(
         EdgeLatupError: any step's own error.
     """
     own = [case for folder in cases for case in find_cases(folder)]
-    run = out / _stamp()
+    run = out / time_stamp()
     calibration, evaluation = out / "phantoms-calibration", out / "phantoms-evaluation"
-    _phantoms(calibration, CALIBRATION_SEED, CALIBRATION_CASES, progress)
-    held_out = _phantoms(evaluation, EVALUATION_SEED, phantoms, progress)
+    make_phantoms(calibration, CALIBRATION_SEED, CALIBRATION_CASES, progress)
+    held_out = make_phantoms(evaluation, EVALUATION_SEED, phantoms, progress)
     progress("exporting to ONNX and proving parity with PyTorch")
     artifacts = run / "artifacts"
     reference = export_reference(checkpoint, artifacts / "pytorch")
@@ -103,7 +105,7 @@ def run_demo(
     entries = (
         Entry(artifact=reference, runtime="pytorch", timed_only=True),
         Entry(artifact=fp32, runtime="openvino"),
-        *_compress(fp32, artifacts, calibration, progress),
+        *compress(fp32, artifacts, calibration, progress),
     )
     plan = Plan(entries=entries, cases=(*held_out, *own), reference="fp32", baseline="pytorch", command=command, notes=(NOTE,))
     run_bench(plan, run / "records", progress)

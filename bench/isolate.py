@@ -49,10 +49,11 @@ def _failure(job: Job, code: int, stderr: str) -> EdgeLatupError:
         told = json.loads(lines[-1])
         return KINDS.get(code, EdgeLatupError)(f"{who}: {told['message']}", told["hint"])
     except (IndexError, ValueError, KeyError, TypeError):
-        return _crash(who, code, lines)
+        return crash(who, code, lines)
 
 
-def _crash(who: str, code: int, lines: list[str]) -> EdgeLatupError:
+def crash(who: str, code: int, lines: list[str]) -> EdgeLatupError:
+    """The error for a process that ended without telling why: by a signal, or with a traceback as its last lines."""
     if code == -signal.SIGKILL:
         return EdgeLatupError(f"the worker for {who} was killed (SIGKILL): the machine may have run out of memory", "close other programs")
     ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

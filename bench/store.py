@@ -82,15 +82,15 @@ class RunStore:
 
     def row_path(self, artifact: str) -> Path:
         """Of an artifact's TimingRow."""
-        return self.folder / "rows" / f"{_file_name(artifact)}.json"
+        return self.folder / "rows" / f"{file_name(artifact)}.json"
 
     def drift_path(self, artifact: str) -> Path:
         """Of a candidate's DriftRecord."""
-        return self.folder / "drift" / f"{_file_name(artifact)}.json"
+        return self.folder / "drift" / f"{file_name(artifact)}.json"
 
     def picture_path(self, case: str) -> Path:
         """Of a case's slices."""
-        return self.folder / "pictures" / f"{_file_name(case)}.npz"
+        return self.folder / "pictures" / f"{file_name(case)}.npz"
 
     def write_run(self, record: RunRecord) -> Path:
         """Write run.json."""
@@ -229,7 +229,12 @@ def _write(record: RunRecord | TimingRow | DriftRecord, path: Path) -> Path:
     return path
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """`name`, if a file may be called so.
+
+    Raises:
+        InputError: it may not.
+    """
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise InputError(f"{name!r} cannot be the name of a file", "rename the artifact or case: no slash, no leading dot")
     return name

@@ -70,9 +70,9 @@ def _drifted(run: LoadedRun, origin: CaseOrigin) -> Iterator[Drifted]:
 
 def as_data(run: LoadedRun) -> dict[str, Any]:
     """The tables as plain values for JSON: unrounded, None where a figure does not exist."""
-    drift = {origin: {line.artifact: _values(DRIFT[1:], line) for line in _drifted(run, origin)} for origin in present_origins(run)}
+    drift = {origin: {line.artifact: values_of(DRIFT[1:], line) for line in _drifted(run, origin)} for origin in present_origins(run)}
     artifacts = [
-        _values(TIMING, Timed(row=row, run=run))
+        values_of(TIMING, Timed(row=row, run=run))
         | {"drift": {origin: by_name[name] for origin, by_name in drift.items() if name in by_name}}
         for name, row in run.rows.items()
     ]
@@ -87,7 +87,8 @@ def as_data(run: LoadedRun) -> dict[str, Any]:
     }
 
 
-def _values(columns: tuple[Column[Item], ...], line: Item) -> dict[str, Value]:
+def values_of(columns: tuple[Column[Item], ...], line: Item) -> dict[str, Value]:
+    """The values of a line, unrounded, by column."""
     return {column.name: column.value(line) for column in columns}
 
 
@@ -104,7 +105,7 @@ def to_csv(run: LoadedRun) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([c.name for c in TIMING] + [f"{_slug(origin)}_{c.name}" for origin in origins for c in DRIFT[1:]])
     for name, row in run.rows.items():
-        timed: list[Value] = list(_values(TIMING, Timed(row=row, run=run)).values())
+        timed: list[Value] = list(values_of(TIMING, Timed(row=row, run=run)).values())
         for origin in origins:
             line = drift[origin].get(name)
             timed += [column.value(line) if line else None for column in DRIFT[1:]]
@@ -118,14 +119,15 @@ def _slug(origin: CaseOrigin) -> str:
 
 def to_markdown(run: LoadedRun) -> str:
     """Machine, tables and warnings."""
-    parts = [f"Machine: {run.record.host.summary}", *(_markdown_table(table) for table in tables(run, full=True))]
+    parts = [f"Machine: {run.record.host.summary}", *(markdown_table(table) for table in tables(run, full=True))]
     warnings = cautions(run)
     if warnings:
         parts.append("Warnings:\n\n" + "\n".join(f"- {warning}" for warning in warnings))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """The table as Markdown."""
     rule = [":---" if index < table.left else "---:" for index in range(len(table.columns))]
     lines = [[_cell(text) for text in line] for line in (table.columns, rule, *table.rows)]
     return f"**{_cell(table.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -24,6 +24,7 @@ from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import RUNTIMES, choose_runtime, open_session
 from edge_latup.runtimes.base import Batch, Kernel, Session, SessionOptions, precision_summary
 from edge_latup.segmentation.engine import segment
+from edge_latup.segmentation.memory import process_bytes
 from edge_latup.targets.host import describe_host, load_average
 
 CONVOLUTION: Final = re.compile("conv(?!ert)", re.IGNORECASE)
@@ -52,15 +53,6 @@ class SegmentSession(Record):
 
     float_precision: str
     """As read back from the runtime."""
-
-
-def _memory(field: str) -> int:
-    """A line of /proc/self/status in bytes; 0 where the system has none."""
-    try:
-        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
 
 
 def _reset_peak() -> None:
@@ -102,7 +94,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
     version = RUNTIMES[job.runtime].describe().version
     batch = _batch(job)
     load, started = load_average(), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    before = _memory("VmRSS")
+    before = process_bytes("VmRSS")
     _reset_peak()
     began = time.perf_counter()
     with open_session(artifact, job.runtime, SessionOptions(threads=job.threads)) as session:
@@ -110,7 +102,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
         session.infer(batch)
         first = time.perf_counter()
         samples = _samples(session, batch, job)
-        peak = _memory("VmHWM")
+        peak = process_bytes("VmHWM")
         kernels = session.executed_kernels()
         convolutions = [kernel for kernel in kernels if _is_convolution(kernel)]
         return TimingRow(
@@ -123,7 +115,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
         )  # fmt: skip
 
 
-def _case_files(path: Path) -> CaseFiles:
+def case_files(path: Path) -> CaseFiles:
     """The case at `path`, which may hold other cases in folders below."""
     for files in find_cases(path):
         if files.path == path:
@@ -138,7 +130,7 @@ def segment_cases(job: Job, artifact: Artifact, out: Path) -> None:
         write_record(SegmentSession(float_precision=session.float_precision), out / SESSION_NAME)
         for path in job.cases:
             # The label is read for its convention alone: the label map is written in the same numbers.
-            case = read_case(_case_files(Path(path)), spec.modalities)
+            case = read_case(case_files(Path(path)), spec.modalities)
             write_label_map(segment(session, spec, case).label, case, out / f"{case.name}.nii.gz")
             sys.stdout.write(f"{case.name}\n")
             sys.stdout.flush()

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edge_latup.runtimes.base import peak_of_lifetimes
+
 CONVOLUTIONS: Final = (
     "Conv3d", "ConvTranspose3d",
     "Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData",
@@ -74,13 +76,7 @@ class Cost:
     def peak_activation_bytes(self) -> int:
         """Most bytes alive at once when layers run in order and a tensor is freed after its last reader."""
         last = {name: index for index, layer in enumerate(self.layers) for name in (layer.name, *layer.inputs)}
-        alive: dict[str, int] = {}
-        peak = 0
-        for index, layer in enumerate(self.layers):
-            alive[layer.name] = layer.activation_bytes
-            peak = max(peak, sum(alive.values()))
-            alive = {name: size for name, size in alive.items() if last[name] > index}
-        return peak
+        return peak_of_lifetimes((index, last[layer.name], layer.activation_bytes) for index, layer in enumerate(self.layers))
 
     def as_data(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_latup.artifact import MANIFEST_NAME, Artifact, open_artifact
-from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, _compress, _phantoms, _stamp
+from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, compress, make_phantoms, time_stamp
 from edge_latup.bench.run import Entry
 from edge_latup.export.torch_onnx import export_onnx, export_reference
 
@@ -38,11 +38,11 @@ def make_artifacts(demo: Path, checkpoint: Path, progress: Callable[[str], None]
     Raises:
         EdgeLatupError: any step's own error.
     """
-    calibration, folder = demo / "phantoms-calibration", demo / _stamp() / "artifacts"
-    _phantoms(calibration, CALIBRATION_SEED, CALIBRATION_CASES, progress)
+    calibration, folder = demo / "phantoms-calibration", demo / time_stamp() / "artifacts"
+    make_phantoms(calibration, CALIBRATION_SEED, CALIBRATION_CASES, progress)
     progress("exporting to ONNX and proving parity with PyTorch")
     export_reference(checkpoint, folder / REFERENCE)
-    _compress(export_onnx(checkpoint, folder / "fp32"), folder, calibration, progress)
+    compress(export_onnx(checkpoint, folder / "fp32"), folder, calibration, progress)
     return folder
 
 

@@ -13,7 +13,7 @@ from edge_latup.artifact import sha256_of
 from edge_latup.bench.case import stopwatch
 from edge_latup.bench.case.records import CaseRow, CaseRun
 from edge_latup.bench.case.worker import CaseJob, beginning, repeated
-from edge_latup.bench.isolate import KINDS, _crash
+from edge_latup.bench.isolate import KINDS, crash
 from edge_latup.errors import EdgeLatupError
 from edge_latup.records import Record, read_record, write_record
 from edge_latup.segmentation.records import sidecar_of
@@ -94,5 +94,5 @@ def _run_checked(command: list[str], who: str) -> str:
         told = json.loads(lines[-1])
         error = KINDS.get(done.returncode, EdgeLatupError)(f"{who}: {told['message']}", told["hint"])
     except (IndexError, ValueError, KeyError, TypeError):
-        raise _crash(who, done.returncode, lines) from None
+        raise crash(who, done.returncode, lines) from None
     raise error

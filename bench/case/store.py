@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_latup.bench.case.records import Agreement, CaseRow, ComparisonRecord
-from edge_latup.bench.store import _file_name
+from edge_latup.bench.store import file_name
 from edge_latup.errors import SpecError
 from edge_latup.records import RecordT, read_record, write_record
 
@@ -48,12 +48,12 @@ def comparison_path(folder: Path) -> Path:
 
 def row_path(folder: Path, row: str) -> Path:
     """Of a CaseRow."""
-    return folder / "rows" / f"{_file_name(row)}.json"
+    return folder / "rows" / f"{file_name(row)}.json"
 
 
 def label_map_path(folder: Path, row: str) -> Path:
     """Of the label map a row wrote."""
-    return folder / "labels" / f"{_file_name(row)}.nii.gz"
+    return folder / "labels" / f"{file_name(row)}.nii.gz"
 
 
 def write_row(row: CaseRow, folder: Path) -> None:

@@ -10,7 +10,7 @@ from edge_latup.bench.case.columns import COLUMNS, GAINS, Line, gains
 from edge_latup.bench.case.records import CaseRow
 from edge_latup.bench.case.store import LoadedComparison
 from edge_latup.bench.cautions import EXECUTED_NAMES
-from edge_latup.bench.table import Table, _markdown_table, _values, make_table
+from edge_latup.bench.table import Table, make_table, markdown_table, values_of
 
 ENOUGH_RUNS = 3
 METHOD = (
@@ -62,8 +62,8 @@ def as_data(run: LoadedComparison) -> dict[str, Any]:
         "started": record.started,
         "command": record.command,
         "case": record.case,
-        "rows": [_values(COLUMNS, Line(row=row, run=run)) for row in run.rows.values()],
-        "gains": [_values(GAINS, gain) for gain in gains(run)],
+        "rows": [values_of(COLUMNS, Line(row=row, run=run)) for row in run.rows.values()],
+        "gains": [values_of(GAINS, gain) for gain in gains(run)],
         "warnings": cautions(run),
     }
 
@@ -81,7 +81,7 @@ def to_markdown(run: LoadedComparison) -> str:
     parts = [*head, *([f"Command: `{record.command}`"] if record.command else []), METHOD]
     for table in tables(run, full=True):
         meaning = (f"- {' '.join(header).strip()}: {about}" for header, about in zip(table.headers, table.about, strict=True))
-        parts += [_markdown_table(table), "\n".join(meaning)]
+        parts += [markdown_table(table), "\n".join(meaning)]
     if warnings := cautions(run):
         parts.append("Warnings:\n\n" + "\n".join(f"- {warning}" for warning in warnings))
     return "\n\n".join(parts) + "\n"

@@ -16,7 +16,7 @@ from pydantic import Field
 from edge_latup.artifact import Artifact, open_artifact, sha256_of
 from edge_latup.bench.case.records import CaseRow, CaseRun, Policy
 from edge_latup.bench.case.with_monai import MonaiSegmenter, check_monai
-from edge_latup.bench.worker import CONVOLUTION, _case_files
+from edge_latup.bench.worker import CONVOLUTION, case_files
 from edge_latup.cases.layout import CaseFiles
 from edge_latup.errors import EdgeLatupError
 from edge_latup.manifest import RuntimeName
@@ -142,7 +142,7 @@ def main(arguments: list[str]) -> int:
     job_path, out = Path(arguments[0]), Path(arguments[1])
     try:
         job = read_record(CaseJob, job_path)
-        artifact, files = open_artifact(Path(job.artifact)), _case_files(Path(job.case))
+        artifact, files = open_artifact(Path(job.artifact)), case_files(Path(job.case))
         write_record((run_own if job.engine == "edge-latup" else run_monai)(job, artifact, files), out)
     except EdgeLatupError as error:
         sys.stderr.write("\n" + json.dumps({"message": error.message, "hint": error.hint}) + "\n")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_latup.bench.store import LoadedRun
 
 
-def _entry(text: str) -> Entry:
+def parse_entry(text: str) -> Entry:
     """ARTIFACT or ARTIFACT@runtime; a folder whose own name holds an @ is taken as it is."""
     from edge_latup.bench.run import Entry
     from edge_latup.runtimes import choose_runtime
@@ -48,7 +48,7 @@ def bench(
     from edge_latup.cases.layout import find_cases
     from edge_latup.runtimes.base import usable_cores
 
-    entries = tuple(_entry(text) for text in artifacts)
+    entries = tuple(parse_entry(text) for text in artifacts)
     compared = [entry.name for entry in entries if not entry.timed_only]
     if not compared:
         raise InputError("there is no artifact to compare: PyTorch is only timed", "add the artifact that edge-latup export made")

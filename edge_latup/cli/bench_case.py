@@ -5,31 +5,21 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from edge_latup.artifact import open_artifact
-from edge_latup.cli.bench import _entry
-from edge_latup.cli.options import Threads
+from edge_latup.cli.bench import parse_entry
+from edge_latup.cli.options import Threads, one_case
 from edge_latup.cli.output import output
-from edge_latup.errors import CaseError, InputError
+from edge_latup.errors import InputError
 from edge_latup.spec import Blending
 
 if TYPE_CHECKING:
     from edge_latup.bench.case.artifacts import DemoArtifacts
     from edge_latup.bench.case.policies import OwnPolicy
     from edge_latup.bench.case.store import LoadedComparison
-    from edge_latup.cases.layout import CaseFiles
-
-
-def _one_case(path: Path) -> CaseFiles:
-    from edge_latup.cases.layout import find_cases
-
-    found = find_cases(path)
-    if len(found) > 1:
-        raise CaseError(f"{path} holds {len(found)} cases, this command takes one", f"name one of them, such as {found[0].path}")
-    return found[0]
 
 
 def _policies(names: list[str] | None) -> tuple[OwnPolicy, ...]:
@@ -38,12 +28,6 @@ def _policies(names: list[str] | None) -> tuple[OwnPolicy, ...]:
     if unknown := [name for name in names or () if name not in POLICIES]:
         raise InputError(f"unknown policy {unknown[0]!r}", f"choose among: {', '.join(POLICIES)}")
     return tuple(policy for policy in POLICIES if not names or policy in names)
-
-
-def _blending(name: str) -> Blending:
-    if name not in get_args(Blending):
-        raise InputError(f"unknown blending {name!r}", f"choose one of: {', '.join(get_args(Blending))}")
-    return cast(Blending, name)
 
 
 def _artifacts(names: list[str], reference: Path | None, demo: Path) -> DemoArtifacts:
@@ -55,7 +39,7 @@ def _artifacts(names: list[str], reference: Path | None, demo: Path) -> DemoArti
         hint = "name the PyTorch artifact with --reference and the others as arguments, or none of them for those of the demo"
         raise InputError("--reference and the artifacts go together", hint)
     if reference is not None:
-        return DemoArtifacts(reference=open_artifact(reference), entries=tuple(_entry(name) for name in names))
+        return DemoArtifacts(reference=open_artifact(reference), entries=tuple(parse_entry(name) for name in names))
     folder = newest_artifacts(demo) or make_artifacts(demo, demo_checkpoint(), output.note)
     output.note(f"artifacts of {folder}")
     return open_artifacts(folder)
@@ -79,8 +63,9 @@ def bench_case(
     from edge_latup.bench.case.run import compare
     from edge_latup.bench.case.with_monai import check_monai
     from edge_latup.runtimes.base import usable_cores
+    from edge_latup.segmentation.overrides import parse_name
 
-    files, policies, weights = _one_case(case), _policies(policy), _blending(blending)
+    files, policies, weights = one_case(case), _policies(policy), parse_name(blending, get_args(Blending), "--blending")
     check_monai()
     given = _artifacts(artifacts or [], reference, demo)
     plan = CasePlan(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from edge_latup.errors import InputError
+from edge_latup.errors import CaseError, InputError
 from edge_latup.manifest import RuntimeName
+
+if TYPE_CHECKING:
+    from edge_latup.cases.layout import CaseFiles
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses every core this process may use.")]
@@ -37,3 +40,17 @@ def parse_runtime(text: str) -> RuntimeName:
     if text not in get_args(RuntimeName):
         raise InputError(f"unknown runtime {text!r}", f"choose one of: {', '.join(get_args(RuntimeName))}")
     return cast(RuntimeName, text)
+
+
+def one_case(path: Path, otherwise: str = "") -> CaseFiles:
+    """The only case at `path`; `otherwise` ends the hint for several.
+
+    Raises:
+        CaseError: there is none, or there are several.
+    """
+    from edge_latup.cases.layout import find_cases
+
+    found = find_cases(path)
+    if len(found) > 1:
+        raise CaseError(f"{path} holds {len(found)} cases, one is asked for", f"name one of them, such as {found[0].path}{otherwise}")
+    return found[0]

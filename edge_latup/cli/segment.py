@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from edge_latup.artifact import open_artifact
-from edge_latup.cli.options import Threads, parse_runtime, parse_size
+from edge_latup.cli.options import Threads, one_case, parse_runtime, parse_size
 from edge_latup.cli.output import output
-from edge_latup.errors import CaseError, InputError
+from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
     from edge_latup.cases.layout import CaseFiles
@@ -103,20 +103,10 @@ def _is_file_name(out: Path) -> bool:
     return False
 
 
-def _one_case(path: Path, otherwise: str = "") -> CaseFiles:
-    from edge_latup.cases.layout import find_cases
-
-    found = find_cases(path)
-    if len(found) > 1:
-        hint = f"name one of them, such as {found[0].path}{otherwise}"
-        raise CaseError(f"{path} holds {len(found)} cases, one is asked for", hint)
-    return found[0]
-
-
 def _one(job: Job, case: Path, scheduler: str | None) -> None:
     if scheduler:
         raise InputError("--scheduler is for a cohort, but --out is one file", "give a folder: --out FOLDER")
-    files = _one_case(case, ", or give a folder for all: --out FOLDER")
+    files = one_case(case, ", or give a folder for all: --out FOLDER")
     _check_file(job.out, files)
     with job.segmenter() as segmenter:
         outcome = segmenter.segment_files(files, job.out)

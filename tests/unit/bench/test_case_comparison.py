@@ -390,7 +390,7 @@ def test_artifacts_are_made_as_the_demo_makes_them(calibration_cases: Path, tmp_
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.symlink_to(calibration_cases)
 
-    monkeypatch.setattr(artifacts, "_phantoms", link)
+    monkeypatch.setattr(artifacts, "make_phantoms", link)
     folder = artifacts.make_artifacts(demo, write_checkpoint(tmp_path / "checkpoint"), lambda _: None)
     assert artifacts.newest_artifacts(demo) == folder
     opened = artifacts.open_artifacts(folder)

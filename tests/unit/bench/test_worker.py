@@ -25,6 +25,7 @@ from edge_latup.records import read_record, write_record
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import Batch, Kernel
 from edge_latup.segmentation.engine import segment
+from edge_latup.segmentation.memory import process_bytes
 
 RUNS = 4
 
@@ -123,11 +124,11 @@ def test_memory_counts_as_nothing_where_the_system_does_not_tell(monkeypatch: py
     def refuse(*arguments: object, **options: object) -> str:
         raise PermissionError
 
-    assert worker._memory("VmRSS") > 0
-    assert worker._memory("VmNothing") == 0
+    assert process_bytes("VmRSS") > 0
+    assert process_bytes("VmNothing") == 0
     monkeypatch.setattr(Path, "read_text", refuse)
     monkeypatch.setattr(Path, "write_text", refuse)
-    assert worker._memory("VmRSS") == 0
+    assert process_bytes("VmRSS") == 0
     worker._reset_peak()
 
 
@@ -161,11 +162,11 @@ def test_a_label_in_other_numbers_than_its_names_suggest_decides_the_numbers(tin
 def test_a_case_that_holds_others_below_it_is_found(tiny_fp32: Artifact, tmp_path: Path) -> None:
     outer = write_case(tmp_path / "outer")
     write_case(outer / "inner")
-    assert worker._case_files(outer).name == "outer"
+    assert worker.case_files(outer).name == "outer"
     (tmp_path / "empty").mkdir()
     write_case(tmp_path / "empty" / "case")
     with pytest.raises(InputError, match="there is no case at"):
-        worker._case_files(tmp_path / "empty")
+        worker.case_files(tmp_path / "empty")
 
 
 def test_a_timing_job_without_an_input_is_refused(tiny_fp32: Artifact) -> None:

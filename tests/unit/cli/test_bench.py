@@ -14,7 +14,7 @@ from tiny_models import Compress
 from edge_latup.artifact import Artifact
 from edge_latup.bench.store import load_run
 from edge_latup.cases.layout import find_cases
-from edge_latup.cli.bench import _entry
+from edge_latup.cli.bench import parse_entry
 from edge_latup.errors import ArtifactError, InputError
 
 QUICK = ("--runs", 2, "--threads", 1)
@@ -91,12 +91,12 @@ def test_wrong_arguments_are_refused_and_nothing_is_written(
 
 def test_an_entry_is_a_folder_and_perhaps_a_runtime(tiny_fp32: Artifact, tiny_reference: Artifact, tmp_path: Path) -> None:
     (tmp_path / "a@b").symlink_to(tiny_fp32.folder)
-    assert _entry(str(tiny_fp32.folder)).runtime == "openvino"
-    assert _entry(f"{tiny_fp32.folder}@onnxruntime").runtime == "onnxruntime"
-    assert _entry(f"{tmp_path / 'a@b'}").runtime == "openvino"
-    assert _entry(f"{tmp_path / 'a@b'}@onnxruntime").runtime == "onnxruntime"
-    assert _entry(str(tiny_reference.folder)).timed_only
+    assert parse_entry(str(tiny_fp32.folder)).runtime == "openvino"
+    assert parse_entry(f"{tiny_fp32.folder}@onnxruntime").runtime == "onnxruntime"
+    assert parse_entry(f"{tmp_path / 'a@b'}").runtime == "openvino"
+    assert parse_entry(f"{tmp_path / 'a@b'}@onnxruntime").runtime == "onnxruntime"
+    assert parse_entry(str(tiny_reference.folder)).timed_only
     with pytest.raises(ArtifactError):
-        _entry(f"{tmp_path / 'none'}@openvino")
+        parse_entry(f"{tmp_path / 'none'}@openvino")
     with pytest.raises(InputError, match="unknown runtime 'b'"):
-        _entry(f"{tiny_fp32.folder}@b")
+        parse_entry(f"{tiny_fp32.folder}@b")

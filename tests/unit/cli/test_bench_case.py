@@ -33,13 +33,13 @@ def test_a_comparison_prints_what_it_keeps(
 
 WRONG = {
     "no such case": (("nowhere",), "nowhere does not exist"),
-    "several cases": (("{cases}", "{fp32}", "--reference", "{pytorch}"), "holds 3 cases, this command takes one"),
+    "several cases": (("{cases}", "{fp32}", "--reference", "{pytorch}"), "holds 3 cases, one is asked for"),
     "no reference": (("{case}", "{fp32}"), "--reference and the artifacts go together"),
     "a reference alone": (("{case}", "--reference", "{pytorch}"), "--reference and the artifacts go together"),
     "no such artifact": (("{case}", "nothing", "--reference", "{pytorch}"), "nothing is not an artifact"),
     "a reference that is not PyTorch": (("{case}", "{fp32}", "--reference", "{fp32}"), "not for pytorch"),
     "no such policy": (("{case}", "--policy", "spiral"), "unknown policy 'spiral'"),
-    "no such blending": (("{case}", "--blending", "mixer"), "unknown blending 'mixer'"),
+    "no such blending": (("{case}", "--blending", "mixer"), "--blending 'mixer' is not known"),
     "twice the same": (("{case}", "{fp32}", "{fp32}", "--reference", "{pytorch}"), "two rows are named fp32-brain-crop"),
 }
 

@@ -35,7 +35,10 @@ class TimingRow(Record):
     executed_convolutions: dict[str, int]
     """Convolutions and transposed convolutions by the precision they were executed in."""
     audit: AuditSummary | None = None
-    """Declared beside executed precision in shares of MACs, read back after the timing. None in records made before it was kept."""
+    """Declared beside executed precision in shares of MACs, read back after the timing.
+
+    None in records made before it was kept, and where the file's shapes cannot be inferred.
+    """
     input_shape: tuple[int, ...]
     threads: int
     warm_up_runs: int

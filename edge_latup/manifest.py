@@ -116,7 +116,7 @@ class Manifest(Record):
     recipe: tuple[Step, ...] = ()
     parity: tuple[Parity, ...] = ()
     audit: AuditSummary | None = None
-    """Of the kernels that ran when the artifact was examined on its first runtime; None where nothing was executed."""
+    """Of the kernels that ran when a compressed artifact was examined on its first runtime; None where nothing could be audited."""
     trained_on: tuple[SeenCase, ...] = ()
     """As far as known: a checkpoint without seen.json tells nothing."""
     calibration: tuple[SeenCase, ...] = ()

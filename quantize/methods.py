@@ -14,6 +14,7 @@ from edge_latup.quantize import static_int8, surgery, weights
 from edge_latup.quantize.calibration import Calibration, Image
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
+from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.parity import INPUT, compare, parity_input, prove
 from edge_latup.versions import versions_of
 
@@ -224,7 +225,7 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, toleran
     with open_session(reference, runtime) as session:
         expected = session.infer(batch)
     with open_session(draft, runtime) as session:
-        found, audit = session.infer(batch), session.audit().summary
+        found, audit = session.infer(batch), audit_summary(session)
     names = (f"{runtime} fp32", f"{runtime} {draft.manifest.name}")
     if tolerance is not None:
         parity = prove(expected, found, names, tolerance)

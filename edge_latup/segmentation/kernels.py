@@ -1,4 +1,4 @@
-"""Audit an artifact on a runtime, profiled on a crop of a phantom where asked."""
+"""The executed-kernel audit of a session in use, and of an artifact by itself, profiled on a crop of a phantom where asked."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ from collections.abc import Callable
 from typing import Final
 
 from edge_latup.artifact import Artifact
-from edge_latup.manifest import RuntimeName
+from edge_latup.errors import ArtifactError
+from edge_latup.manifest import AuditSummary, RuntimeName
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.audit import Audit
-from edge_latup.runtimes.base import SessionOptions
+from edge_latup.runtimes.base import Session, SessionOptions
 from edge_latup.segmentation.parity import parity_input
 
 RUNS: Final = 4
 """Inferences that are profiled, the first among them: runtimes average over all."""
+
+
+def audit_summary(session: Session) -> AuditSummary | None:
+    """The audit of a session in short; None where the file's shapes cannot be inferred, so that shares of MACs do not exist."""
+    try:
+        return session.audit().summary
+    except ArtifactError:
+        return None
 
 
 def audit_artifact(

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from edge_latup.bench.executed import not_executed
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.store import LoadedRun
-from edge_latup.bench.summary import int8_convolutions
-from edge_latup.manifest import Precision
 
 MIN_SAMPLES: Final = 20
 MIN_SECONDS: Final = 10.0
-EXECUTED_NAMES: Final[dict[Precision, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-"""How runtimes call the float precisions."""
 
 
 def cautions(run: LoadedRun) -> list[str]:
@@ -34,12 +31,8 @@ def _samples(run: LoadedRun, row: TimingRow) -> Iterator[str]:
 
 
 def _precision(run: LoadedRun, row: TimingRow) -> Iterator[str]:
-    declared = EXECUTED_NAMES.get(row.precision)
-    if declared is not None and row.executed_float != declared:
-        yield f"declared {row.precision.upper()}, executed {row.executed_float}"
-    eight, total = int8_convolutions(row)
-    if row.precision == "int8" and not eight:
-        yield f"declared INT8, executed none ({total} convolutions, none in i8)"
+    if (reason := not_executed(row)) is not None:
+        yield reason
 
 
 def _slower(run: LoadedRun, row: TimingRow) -> Iterator[str]:

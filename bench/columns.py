@@ -75,7 +75,7 @@ TIMING: Final[tuple[Column[Timed], ...]] = (
     Column(
         name="executed",
         header="executed",
-        about="Precision read back from the runtime: the float part, and how many of the convolutions ran in 8-bit integers.",
+        about="Precision read back from the runtime: the float part, and the share of multiply-accumulates that ran in 8-bit integers.",
         value=lambda line: executed(line.row),
     ),
     Column(name="p50_ms", header="p50", unit="ms", about="Median latency of one input.", value=lambda line: line.row.p50_ms, spec=",.1f"),
@@ -144,6 +144,15 @@ TIMING: Final[tuple[Column[Timed], ...]] = (
         unit="%",
         about="That size in per cent of the reference's.",
         value=lambda line: 100 * line.row.model_bytes / line.run.reference.model_bytes,
+        spec=",.1f",
+    ),
+    Column(
+        name="int8_percent",
+        header="INT8",
+        unit="%",
+        about="That share, unrounded; declared INT8 beyond it is warned of.",
+        full=True,
+        value=lambda line: 100 * line.row.audit.executed_int8 if line.row.audit else None,
         spec=",.1f",
     ),
 )

@@ -1,7 +1,8 @@
 """The gate: accepts a candidate only where harm beyond a margin fixed beforehand is excluded.
 
 Decision, for the cases of each origin by themselves: the non-inferiority test passes for WT, TC and ET after Holm, no case and no
-more than a small share of cases loses much, and no region comes out empty that the reference found. Everything else is reported.
+more than a small share of cases loses much, and no region comes out empty that the reference found. A candidate whose declared
+precision did not run is refused whatever it does. Everything else is reported.
 
 The most cautious of three bounds decides, because each alone fails somewhere. Of cohorts of 20 cases, a 95 % bound held in 95 % (t),
 95 % (Hall) and 94 % (BCa) where drops were normal, but in only 89, 93 and 91 % where they had a tail of large losses (exponential);
@@ -18,9 +19,10 @@ from typing import Final
 import numpy as np
 
 from edge_latup.bench.columns import shown
+from edge_latup.bench.executed import not_executed
 from edge_latup.bench.gate_figures import agreement, region_figures
 from edge_latup.bench.gate_records import Basis, GateDecision, GateRule, NonInferiority, OriginFinding, RegionFigures
-from edge_latup.bench.records import CaseDrift, DriftRecord, RegionDrift
+from edge_latup.bench.records import CaseDrift, DriftRecord, RegionDrift, TimingRow
 from edge_latup.bench.summary import ORIGIN_TITLES, ORIGINS
 from edge_latup.bench.verdict import CASE_NOUNS, POOR, ROUNDING, count
 from edge_latup.cases.identity import CaseOrigin
@@ -32,15 +34,17 @@ TEST: Final[Basis] = "non-inferiority test"
 TOO_FEW: Final[Basis] = "too few cases for a test"
 
 
-def judge(record: DriftRecord, rule: GateRule) -> GateDecision:
-    """Hold one candidate's drift against the rule.
+def judge(record: DriftRecord, rule: GateRule, row: TimingRow | None = None) -> GateDecision:
+    """Hold one candidate's drift against the rule; with its `row`, also what was executed against what it declares.
 
     Raises:
         SpecError: the record lacks a region of a case, or a case has a label for only some regions.
     """
     _check_whole(record)
     origins = tuple(_finding(record, origin, rule) for origin in ORIGINS if any(case.origin == origin for case in record.cases))
-    reasons = [f"on {ORIGIN_TITLES[finding.origin]}, {reason}" for finding in origins for reason in finding.reasons]
+    unexecuted = None if row is None else not_executed(row)
+    reasons = [] if unexecuted is None else [f"it did not run what it declares: {unexecuted}"]
+    reasons += [f"on {ORIGIN_TITLES[finding.origin]}, {reason}" for finding in origins for reason in finding.reasons]
     reasons += _nothing_shown(record, origins)
     return GateDecision(
         candidate=record.artifact,

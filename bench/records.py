@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from edge_latup.cases.identity import CaseOrigin
-from edge_latup.manifest import Format, Precision, RuntimeName, Storage
+from edge_latup.manifest import AuditSummary, Format, Precision, RuntimeName, Storage
 from edge_latup.metrics.lesionwise import LesionScores
 from edge_latup.records import Record
 from edge_latup.spec import Region
@@ -34,6 +34,11 @@ class TimingRow(Record):
     """Operations by the precision they were executed in."""
     executed_convolutions: dict[str, int]
     """Convolutions and transposed convolutions by the precision they were executed in."""
+    audit: AuditSummary | None = None
+    """Declared beside executed precision in shares of MACs, read back after the timing.
+
+    None in records made before it was kept, and where the file's shapes cannot be inferred.
+    """
     input_shape: tuple[int, ...]
     threads: int
     warm_up_runs: int

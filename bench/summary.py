@@ -10,6 +10,7 @@ from typing import Final, get_args
 from edge_latup.bench.records import CaseDrift, DriftRecord, RegionDrift, TimingRow
 from edge_latup.bench.store import LoadedRun
 from edge_latup.cases.identity import CaseOrigin
+from edge_latup.manifest import AuditSummary
 from edge_latup.spec import REGIONS, Region
 
 ORIGINS: Final[tuple[CaseOrigin, ...]] = get_args(CaseOrigin)
@@ -92,9 +93,20 @@ def volume_change(region: RegionDrift) -> float:
 
 
 def executed(row: TimingRow) -> str:
-    """What was executed, in short: the float part and, where there is any or should be, the share of INT8 convolutions."""
+    """What was executed, in short: the float part and, where there is any or should be, how much of the arithmetic was INT8.
+
+    In per cent of multiply-accumulates, with the declared share where it differs; in convolutions where no audit was kept.
+    """
+    if row.audit is not None:
+        integer = row.audit.declared_int8 or row.audit.executed_int8
+        return f"{row.executed_float} + {_int8_share(row.audit)} i8" if integer else row.executed_float
     eight, total = int8_convolutions(row)
     return f"{row.executed_float} + {eight}/{total} conv i8" if eight or row.precision == "int8" else row.executed_float
+
+
+def _int8_share(audit: AuditSummary) -> str:
+    run, declared = (f"{100 * share:.0f}" for share in (audit.executed_int8, audit.declared_int8))
+    return f"{run} %" if run == declared else f"{run} of {declared} %"
 
 
 def int8_convolutions(row: TimingRow) -> tuple[int, int]:

@@ -8,9 +8,10 @@ from typing import Final
 
 from edge_latup.bench.cautions import cautions
 from edge_latup.bench.columns import shown
+from edge_latup.bench.executed import not_executed
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.store import LoadedRun
-from edge_latup.bench.summary import DriftSummary, int8_convolutions, present_origins, summarise
+from edge_latup.bench.summary import DriftSummary, present_origins, summarise
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.spec import Region
 
@@ -82,9 +83,15 @@ def _unjudged(run: LoadedRun) -> str:
 
 
 def _drifted(run: LoadedRun, judged: dict[str, list[DriftSummary]]) -> dict[str, str]:
-    reasons = {name: "; ".join(_excess(judged.get(name, []))) for name in run.candidates}
+    reasons = {name: "; ".join([*_unexecuted(run.rows[name]), *_excess(judged.get(name, []))]) for name in run.candidates}
     unknown = {name: "no labelled case was evaluated with it" for name in run.candidates if name not in judged}
     return {name: reason for name, reason in (reasons | unknown).items() if reason}
+
+
+def _unexecuted(row: TimingRow) -> Iterator[str]:
+    """However fast and true it is, an artifact that does not run what it declares is not what was asked for."""
+    if (reason := not_executed(row)) is not None:
+        yield reason
 
 
 def _excess(summaries: list[DriftSummary]) -> Iterator[str]:
@@ -105,9 +112,6 @@ def _without_gain(accepted: list[TimingRow], best: TimingRow) -> dict[str, str]:
 
 
 def _no_gain(row: TimingRow, best: TimingRow) -> Iterator[str]:
-    eight, total = int8_convolutions(row)
-    if not eight:
-        yield f"it declares INT8 but none of its {total} convolutions ran in INT8"
     yield (
         f"at a median of {row.p50_ms:,.1f} ms it is {best.p50_ms / row.p50_ms:.2f} times as fast as {best.artifact} "
         f"({best.p50_ms:,.1f} ms), which is not quantized to INT8; less than {GAIN} counts as no gain"

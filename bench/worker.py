@@ -24,6 +24,7 @@ from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import RUNTIMES, choose_runtime, open_session
 from edge_latup.runtimes.base import Batch, Kernel, Session, SessionOptions, precision_summary
 from edge_latup.segmentation.engine import segment
+from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.memory import process_bytes
 from edge_latup.targets.host import describe_host, load_average
 
@@ -109,6 +110,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
             artifact=manifest.name, artifact_sha256=artifact.digest, format=manifest.format, runtime=job.runtime, runtime_version=version,
             precision=manifest.precision, storage=manifest.storage, executed_float=session.float_precision,
             executed_kernels=precision_summary(kernels), executed_convolutions=precision_summary(convolutions),
+            audit=audit_summary(session),
             input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=samples,
             load_ms=(loaded - began) * 1000, first_inference_ms=(first - loaded) * 1000, peak_rss_bytes=peak, rss_delta_bytes=peak - before,
             model_bytes=manifest.model_size, load_average=load, started=started, host=describe_host(),

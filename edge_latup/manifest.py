@@ -58,6 +58,32 @@ class Parity(Record):
     """The bounds that were applied; empty where the figures are only recorded."""
 
 
+class Mismatch(Record):
+    """A layer whose declared precision did not run."""
+
+    layer: str
+    declared: str
+    """As `Precision`."""
+    executed: str | None
+    """As `Precision`, or the runtime's own word for another type; None where the runtime names no kernel for the layer."""
+    macs: float = Field(ge=0, le=1)
+    """Share of the model's multiply-accumulates."""
+
+
+class AuditSummary(Record):
+    """In which precision a runtime executed a model, as shares of multiply-accumulates (see `runtimes.audit`)."""
+
+    runtime: str
+    declared_int8: float = Field(ge=0, le=1)
+    executed_int8: float = Field(ge=0, le=1)
+    executed: dict[str, float]
+    """By precision; what was executed by no kernel that could be named is missing."""
+    mismatched: float = Field(ge=0, le=1)
+    """In layers that did not run in the precision declared for them."""
+    mismatches: tuple[Mismatch, ...] = ()
+    """Largest first."""
+
+
 class SeenCase(Record):
     """A case that shaped a model (its weights or its ranges), so that figures on it can be told from test figures."""
 
@@ -89,6 +115,8 @@ class Manifest(Record):
     """(N, C, D, H, W); -1 where the size is free."""
     recipe: tuple[Step, ...] = ()
     parity: tuple[Parity, ...] = ()
+    audit: AuditSummary | None = None
+    """Of the kernels that ran when a compressed artifact was examined on its first runtime; None where nothing could be audited."""
     trained_on: tuple[SeenCase, ...] = ()
     """As far as known: a checkpoint without seen.json tells nothing."""
     calibration: tuple[SeenCase, ...] = ()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.export.layers import CONVOLUTIONS, Cost, Layer
+from edge_latup.runtimes.macs import openvino_macs
 from edge_latup.runtimes.openvino import import_openvino
 
 NO_WORK: Final = ("Convert", "FakeQuantize", "Reshape", "Squeeze", "Unsqueeze")
@@ -88,7 +89,9 @@ class _Walk:
             del self._layers[begun.name]
             return replace(begun, name=name, parameters=begun.parameters + trained)
         inputs = tuple(producer for source in data if (producer := self._produced[source.get_friendly_name()]))
-        return Layer(name=name, operation=operation, inputs=inputs, output_shape=shape, parameters=trained, macs=_macs(operation, node))
+        return Layer(
+            name=name, operation=operation, inputs=inputs, output_shape=shape, parameters=trained, macs=openvino_macs(operation, node)
+        )
 
     def _name(self, node: Any) -> str:
         name = str(node.get_friendly_name())
@@ -123,14 +126,3 @@ def _restores(node: Any) -> bool:
         if node.get_type_name() == "Convert":
             return bool(node.input_value(0).get_element_type().is_integral())
     return False
-
-
-def _macs(operation: str, node: Any) -> int:
-    if operation == "MatMul":
-        return math.prod(_shape(node)) * int(node.input_value(0).get_shape()[-1])
-    if operation not in CONVOLUTIONS:
-        return 0
-    read, weights = _sources(node)[:2]
-    # A convolution costs its weights per output voxel, a transposed one per input voxel.
-    voxels = _shape(read) if operation.endswith("BackpropData") else _shape(node)
-    return math.prod(voxels[2:]) * math.prod(_shape(weights))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge_latup.export.layers import Cost, Layer
 from edge_latup.export.names import Namer
+from edge_latup.runtimes.macs import convolution_macs, dense_macs
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +61,9 @@ def _macs(operation: str, node: torch.fx.Node) -> int:
     if operation not in ("conv3d", "conv_transpose3d", "linear"):
         return 0
     read, weight, out = _shape(node.args[0]), _shape(node.args[1]), tuple(node.meta["val"].shape)
-    positions = out[:-1] if operation == "linear" else (out if operation == "conv3d" else read)[2:]
-    return math.prod(positions) * math.prod(weight)
+    if operation == "linear":
+        return dense_macs(out, weight[-1])
+    return convolution_macs((out if operation == "conv3d" else read)[2:], weight)
 
 
 def _shape(argument: Any) -> tuple[int, ...]:

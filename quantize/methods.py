@@ -14,6 +14,7 @@ from edge_latup.quantize import static_int8, surgery, weights
 from edge_latup.quantize.calibration import Calibration, Image
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
+from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.parity import INPUT, compare, parity_input, prove
 from edge_latup.versions import versions_of
 
@@ -186,7 +187,7 @@ def quantize(
         update={
             "name": out.name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "precision": chosen.precision,
             "float_precision": float_precision or chosen.float_precision, "storage": chosen.storage, "recipe": (*source.recipe, step),
-            "calibration": calibration.cases if calibration is not None else (), "files": (),
+            "calibration": calibration.cases if calibration is not None else (), "files": (), "audit": None,
         }
     )  # fmt: skip
     inputs = calibration.inputs if calibration is not None else ()
@@ -215,7 +216,7 @@ def _asked_first(runtimes: tuple[RuntimeName, ...], asked: RuntimeName) -> tuple
 
 
 def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float] | None) -> Manifest:
-    """Run the draft once and record its distance from the reference; without a tolerance it is for the gate to judge.
+    """Run the draft once and record its distance from the reference and its kernels; without a tolerance it is for the gate to judge.
 
     Raises:
         ArtifactError: the distance breaks the tolerance.
@@ -224,11 +225,11 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, toleran
     with open_session(reference, runtime) as session:
         expected = session.infer(batch)
     with open_session(draft, runtime) as session:
-        found = session.infer(batch)
+        found, audit = session.infer(batch), audit_summary(session)
     names = (f"{runtime} fp32", f"{runtime} {draft.manifest.name}")
     if tolerance is not None:
         parity = prove(expected, found, names, tolerance)
     else:
         figures = compare(expected, found)
         parity = Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=tuple(batch.shape), **figures)
-    return draft.manifest.model_copy(update={"parity": (*draft.manifest.parity, parity)})
+    return draft.manifest.model_copy(update={"parity": (*draft.manifest.parity, parity), "audit": audit})

@@ -9,7 +9,7 @@ from typing import Any
 from edge_latup.bench.case.columns import COLUMNS, GAINS, Line, gains
 from edge_latup.bench.case.records import CaseRow
 from edge_latup.bench.case.store import LoadedComparison
-from edge_latup.bench.cautions import EXECUTED_NAMES
+from edge_latup.bench.executed import EXECUTED_NAMES
 from edge_latup.bench.table import Table, make_table, markdown_table, values_of
 
 ENOUGH_RUNS = 3

@@ -31,7 +31,7 @@ def gate(
 
     fixed = _rule(margin, rule)
     loaded = load_run(run)
-    decisions = [judge(loaded.drift[name], fixed) for name in _asked(loaded, candidate)]
+    decisions = [judge(loaded.drift[name], fixed, loaded.rows[name]) for name in _asked(loaded, candidate)]
     for decision in decisions:
         for table in gate_tables(decision):
             output.table(table.title, table.columns, table.rows, left=table.left)

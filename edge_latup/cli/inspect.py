@@ -1,4 +1,4 @@
-"""`edge-latup inspect`: parameters, operations and activation memory, layer by layer."""
+"""`edge-latup inspect`: parameters, operations and activation memory, layer by layer; or the kernels that execute them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from edge_latup.cli.options import parse_size
 from edge_latup.cli.output import output
+from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
     from edge_latup.export.layers import Cost, Layer
@@ -21,8 +22,19 @@ def inspect(
     size: Annotated[
         str | None, typer.Option(help="Spatial size, such as 64; the model's own unless given. Not for fixed-size artifacts.")
     ] = None,
+    audit: Annotated[bool, typer.Option("--audit", help="Instead, open an artifact and print which kernel executes each layer.")] = False,
+    runtime: Annotated[str | None, typer.Option(help="With --audit: the runtime; the artifact's first unless given.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="With --audit: run it a few times and share out the time.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="With --audit: CPU threads; 0 uses every core this process may use.")] = 0,
 ) -> None:
     """Print parameters, multiply-accumulates and activation memory of every layer, counted from the graph, and the published figures."""
+    if audit:
+        from edge_latup.cli.audit import show_audit
+
+        show_audit(model, size, runtime, threads=threads, profile=profile)
+        return
+    if runtime is not None or profile or threads:
+        raise InputError("--runtime, --profile and --threads are for --audit", "add --audit")
     from edge_latup.export.cost import cost_of
     from edge_latup.export.published import remarks
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
 from edge_latup.manifest import Precision
-from edge_latup.spec import Size
+from edge_latup.runtimes.audit import Audit
+from edge_latup.spec import ModelSpec, Size
 
 Batch = NDArray[np.float32]
 
@@ -30,12 +31,14 @@ class SessionOptions:
     float_precision: overrides the manifest's precision of the float part; None keeps it.
     cache_dir: where compiled models are kept between runs; None keeps none.
     input_size: spatial size to compile for, where the runtime can reshape the model; None keeps the model's own.
+    profile: time every operation, for `Session.audit`; slows inference down.
     """
 
     threads: int = 0
     float_precision: Precision | None = None
     cache_dir: Path | None = None
     input_size: Size | None = None
+    profile: bool = False
 
     @property
     def thread_count(self) -> int:
@@ -91,6 +94,10 @@ class Session(Protocol):
         """What is executed, operation by operation."""
         ...
 
+    def audit(self) -> Audit:
+        """Declared precision beside executed kernel of every layer that multiplies; with its time where opened to `profile` and run."""
+        ...
+
     def activation_bytes(self) -> int | None:
         """Most bytes of activations alive at once at the opened size, from the graph that will run; None where it cannot be told."""
         ...
@@ -139,6 +146,11 @@ def check_batch(batch: Batch, expected: tuple[int, ...], divisor: int) -> Batch:
         f"the model takes float32 {expected}{multiples}, got {batch.dtype} {batch.shape}",
         "crop or pad to the model's size, or export with --dynamic",
     )
+
+
+def fixed_shape(shape: tuple[int, ...], spec: ModelSpec) -> tuple[int, ...]:
+    """An input shape with the spec's own size where it is free (-1)."""
+    return tuple(own if size == -1 else size for size, own in zip(shape, spec.input_shape, strict=True)) if -1 in shape else shape
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int, ...], divisor: int) -> bool:

@@ -7,19 +7,20 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError, MissingDependencyError
-from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, installed
+from edge_latup.runtimes.audit import Audit
+from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, fixed_shape, installed
+from edge_latup.runtimes.matching import audited
+from edge_latup.runtimes.onnx_audit import declared_layers
+from edge_latup.runtimes.onnxruntime_audit import INTEGER_OPERATIONS, executed_operations, profiled
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-INTEGER_OPERATIONS: Final = (
-    "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm",
-)  # fmt: skip
-"""Operations that multiply integers; an unfused QuantizeLinear/DequantizeLinear pair around a float Conv is not one."""
+OPTIMISED: Final = "optimised.onnx"
 
 
 def is_available() -> bool:
@@ -52,13 +53,15 @@ def open(artifact: Artifact, options: SessionOptions) -> OnnxRuntimeSession:  # 
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
     # The optimised graph is what is executed: it is written out so that the kernels can be counted.
-    settings.optimized_model_filepath = str(Path(folder.name) / "optimised.onnx")
+    settings.optimized_model_filepath = str(Path(folder.name) / OPTIMISED)
+    settings.enable_profiling = options.profile
+    settings.profile_file_prefix = str(Path(folder.name) / "profile")
     try:
         session = ort.InferenceSession(str(artifact.model_path), settings, providers=["CPUExecutionProvider"])
     except _failures() as error:
         folder.cleanup()
         raise _refusal("load", artifact, error) from error
-    return OnnxRuntimeSession(session, folder, artifact)
+    return OnnxRuntimeSession(session, folder, artifact, profile=options.profile)
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -76,8 +79,12 @@ def _refusal(verb: str, artifact: Artifact, error: Exception) -> ArtifactError:
 class OnnxRuntimeSession:
     """An inference session and its optimised graph on disk."""
 
-    def __init__(self, session: ort.InferenceSession, folder: tempfile.TemporaryDirectory[str], artifact: Artifact) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, folder: tempfile.TemporaryDirectory[str], artifact: Artifact, *, profile: bool = False
+    ) -> None:
         self._session, self._folder, self._artifact = session, folder, artifact
+        self._times: dict[str, float] | None = None
+        self._profiling = profile
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -104,11 +111,7 @@ class OnnxRuntimeSession:
         Raises:
             MissingDependencyError: onnx, which reads it, is not installed.
         """
-        if not installed("onnx"):
-            raise MissingDependencyError("reading which kernels ONNX Runtime executes needs onnx", "pip install 'edge-latup[engineer]'")
-        import onnx
-
-        graph = onnx.load(str(Path(self._folder.name) / "optimised.onnx"), load_external_data=False).graph
+        graph = self._optimised()
         return [
             Kernel(
                 name=node.name,
@@ -118,6 +121,28 @@ class OnnxRuntimeSession:
             )
             for node in graph.node
         ]
+
+    def audit(self) -> Audit:
+        """See `Session.audit`; where profiled, of the inferences before the first audit.
+
+        Raises:
+            ArtifactError: the shapes in the file cannot be inferred.
+            MissingDependencyError: onnx, which reads it, is not installed.
+        """
+        graph, manifest = self._optimised(), self._artifact.manifest
+        if self._profiling:
+            # A session writes one profile and then goes on without.
+            self._profiling, self._times = False, profiled(Path(self._session.end_profiling()))
+        shape = fixed_shape(self.input_shape, manifest.spec)
+        declared = declared_layers(self._artifact.model_path, shape, manifest.float_precision)
+        return audited("onnxruntime", shape, declared, executed_operations(graph, self._times))
+
+    def _optimised(self) -> Any:
+        if not installed("onnx"):
+            raise MissingDependencyError("reading which kernels ONNX Runtime executes needs onnx", "pip install 'edge-latup[engineer]'")
+        import onnx
+
+        return onnx.load(str(Path(self._folder.name) / OPTIMISED), load_external_data=False).graph
 
     def activation_bytes(self) -> int | None:
         """None: ONNX Runtime's arena keeps what it once took, so the graph does not tell its peak."""

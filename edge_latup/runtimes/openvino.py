@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any, Final
 from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Precision
-from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, installed, peak_of_lifetimes
+from edge_latup.runtimes.audit import Audit
+from edge_latup.runtimes.base import (
+    Batch,
+    Kernel,
+    RuntimeInfo,
+    SessionOptions,
+    check_batch,
+    fixed_shape,
+    installed,
+    peak_of_lifetimes,
+)
+from edge_latup.runtimes.matching import audited
+from edge_latup.runtimes.openvino_audit import computing, declared_layers, executed_operations, kernel_precision
 
 if TYPE_CHECKING:
     import openvino as ov
 
 ELEMENT_NAMES: Final[dict[Precision, str]] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-NOT_COMPUTING: Final = ("Parameter", "Result", "Const", "Input", "Output", "Constant")
 WEIGHTS: Final = ("Const", "Constant")
 TELEMETRY: Final = "openvino_telemetry"
 
@@ -67,6 +78,9 @@ def _settings(precision: Precision, options: SessionOptions) -> dict[str, Any]:
         hint.performance_mode: hint.PerformanceMode.LATENCY,
         props.inference_num_threads: options.thread_count,
         hint.enable_cpu_pinning: False,
+        props.enable_profiling: options.profile,
+        # By default OpenVINO rounds what a dense layer with stored 8-bit weights reads to 8 bits too, whatever precision is pinned.
+        hint.dynamic_quantization_group_size: 0,
     }
     if options.cache_dir is not None:
         # OpenVINO takes a cached model for any precision and thread count, though its kernels differ: each gets a folder of its own.
@@ -167,16 +181,26 @@ class OpenVinoSession:
 
     def executed_kernels(self) -> Sequence[Kernel]:
         """From the runtime model: every node after OpenVINO's own fusions."""
-        kernels = []
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            info = node.get_rt_info()
-            operation = str(info["layerType"].astype(str))
-            if operation in NOT_COMPUTING:
-                continue
-            used = str(info["primitiveType"].astype(str))
-            precision = str(info["runtimePrecision"].astype(str)) if "runtimePrecision" in info else used.rsplit("_", 1)[-1]
-            kernels.append(Kernel(name=node.get_friendly_name(), operation=operation, precision=precision.lower(), implementation=used))
-        return kernels
+        return [
+            Kernel(
+                name=node.get_friendly_name(),
+                operation=info["layerType"],
+                precision=kernel_precision(info),
+                implementation=info["primitiveType"],
+            )
+            for node, info in computing(self._compiled.get_runtime_model())
+        ]
+
+    def audit(self) -> Audit:
+        """See `Session.audit`; the file is read a second time for what it declares."""
+        shape = fixed_shape(self.input_shape, self._artifact.manifest.spec)
+        try:
+            model = import_openvino().Core().read_model(self._artifact.model_path)
+            model.reshape({0: list(shape)})
+        except RuntimeError as error:
+            raise _refusal("read", self._artifact, error) from error
+        declared = declared_layers(model, self._artifact.manifest.float_precision)
+        return audited("openvino", shape, declared, executed_operations(self._compiled.get_runtime_model()))
 
     def activation_bytes(self) -> int | None:
         """From the runtime model: sizes and types of what each operation leaves, and the last operation that reads it."""

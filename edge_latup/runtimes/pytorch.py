@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,10 +11,15 @@ import numpy as np
 
 from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError, MissingDependencyError, SpecError
-from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, installed
+from edge_latup.runtimes.audit import Audit, AuditedLayer, precision_name
+from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, fixed_shape, installed
+from edge_latup.runtimes.macs import convolution_macs, dense_macs
 from edge_latup.spec import Size
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from edge_latup.networks.latup_net import LatupNet
 
 
@@ -88,6 +94,29 @@ class PyTorchSession:
             for name, module in leaves
         ]
 
+    def audit(self) -> Audit:
+        """See `Session.audit`: the modules that multiply, as declared. Nothing is profiled."""
+        import torch
+
+        shape, layers = fixed_shape(self.input_shape, self._manifest.spec), []
+
+        def note(name: str, module: nn.Module, read: torch.Tensor, output: torch.Tensor) -> None:
+            if (macs := _macs(module, read, output)) is not None:
+                layers.append(
+                    AuditedLayer(
+                        name=name, operation=type(module).__name__, declared=self._manifest.precision,
+                        executed=precision_name(self.float_precision), kernel="eager", macs=macs,
+                    )
+                )  # fmt: skip
+
+        # On the meta device shapes are computed and nothing else; the copy leaves the session's network alone.
+        network = copy.deepcopy(self._network).to("meta")
+        for name, module in network.named_modules():
+            module.register_forward_hook(lambda module, read, output, name=name: note(name, module, read[0], output))
+        with torch.inference_mode():
+            network(torch.empty(shape, device="meta"))
+        return Audit(runtime="pytorch", input_shape=shape, layers=tuple(layers))
+
     def activation_bytes(self) -> int | None:
         """None: eager PyTorch takes and frees as it goes."""
         return None
@@ -97,3 +126,13 @@ class PyTorchSession:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         del self._network
+
+
+def _macs(module: nn.Module, read: torch.Tensor, output: torch.Tensor) -> int | None:
+    """Multiply-accumulates of a convolution or dense layer; None for any other module."""
+    from torch.nn import Linear
+    from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+    if isinstance(module, _ConvNd):
+        return convolution_macs((read if isinstance(module, _ConvTransposeNd) else output).shape[2:], module.weight.shape)
+    return dense_macs(output.shape, module.in_features) if isinstance(module, Linear) else None

@@ -251,3 +251,14 @@ def test_where_the_size_is_free_it_is_a_multiple_of_the_divisor(runtime: Runtime
             assert session.infer(some_batch(side=side)).shape == (1, 4, side, side, side)
         with pytest.raises(InputError, match=r"multiples of 8, got float32 \(1, 3, 20, 20, 20\)"):
             session.infer(some_batch(side=20))
+
+
+def test_an_audit_names_every_layer_that_multiplies(artifact: Artifact, runtime: RuntimeName) -> None:
+    with open_session(artifact, runtime) as session:
+        audit = session.audit()
+    assert audit.runtime == runtime
+    assert audit.input_shape == artifact.manifest.input_shape
+    assert sum("Conv" in layer.operation for layer in audit.layers) == CONVOLUTIONS
+    assert all(layer.macs > 0 and layer.kernel for layer in audit.layers)
+    assert {(layer.declared, layer.executed, layer.time_share) for layer in audit.layers} == {("fp32", "fp32", None)}
+    assert audit.summary.mismatched == 0

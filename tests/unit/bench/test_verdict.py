@@ -47,10 +47,10 @@ def test_int8_without_gain_over_bf16_is_not_used(tmp_path: Path, median_ms: floa
 
 
 def test_int8_that_was_never_executed_is_called_that(tmp_path: Path) -> None:
-    plan = Plan().changed("openvino-int8", median_ms=5000.0, executed_convolutions={"f32": 18})
-    assert (
-        verdict(sample(tmp_path / "run", plan)).refused["openvino-int8"].startswith("it declares INT8 but none of its 18 convolutions ran")
-    )
+    """However fast it is."""
+    found = verdict(sample(tmp_path / "run", Plan().changed("openvino-int8", executed_convolutions={"f32": 18})))
+    assert found.use == "openvino-bf16"
+    assert found.refused == {"openvino-int8": "declared INT8, executed none (18 convolutions, none in i8)"}
 
 
 def test_a_candidate_that_drifts_too_far_is_refused(tmp_path: Path) -> None:

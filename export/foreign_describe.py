@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_latup.export.foreign_model import ForeignModel, Tensor, graphs_of, last_operation
+from edge_latup.export.foreign_model import ForeignModel, Tensor, graphs_of, last_operation, likely_output
 from edge_latup.export.foreign_spec import LAYOUTS, Layout
 from edge_latup.spec import MODALITIES
 
@@ -33,8 +33,8 @@ axes = "{axes}"  # what {spatial} run along; arrays of SimpleITK are {reversed}
 output = {output}
 activation = "{activation}"  # applied to the output: softmax, sigmoid, or none where it is a probability already
 """
-CLASSES: Final = "labels = {labels}       # canonical label of each channel: 0 background, 1 necrotic core, 2 oedema, 3 enhancing tumour"
-REGIONS: Final = "regions = {{ order = {order} }}  # the region of each channel: WT, TC, ET"
+LABELS: Final = "labels = {labels}       # canonical label of each channel: 0 background, 1 necrotic core, 2 oedema, 3 enhancing tumour\n"
+REGIONS: Final = "[regions]\norder = {order}  # the region of each channel: WT, TC, ET\n\n"
 
 
 def summary(model: ForeignModel) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def describe(model: ForeignModel) -> str:
 
 def skeleton(model: ForeignModel) -> str:
     """A spec.toml; sizes that are free are proposed, what no file tells is a guess with a comment."""
-    given, made = model.inputs[0], model.outputs[0]
+    given, made = model.inputs[0], likely_output(model)
     layout = _layout(given.shape)
     spatial = [letter for letter in layout if letter in "DHW"]
     sides = dict(zip(layout, given.shape or [-1] * len(layout), strict=True))
@@ -79,7 +79,7 @@ def skeleton(model: ForeignModel) -> str:
     classes = dict(zip(layout, made.shape or [-1] * len(layout), strict=False)).get("C", -1)
     return SKELETON.format(
         name=json.dumps(model.path.stem), modalities=json.dumps(MODALITIES[:channels]), channels=channels, divisor=_divisor(model, size),
-        heads=_heads(classes), margin=_margin(layout, given, made), size=size, layout=layout, axes=axes, spatial=", ".join(spatial),
+        labels=_labels(classes), regions=_regions(classes), margin=_margin(layout, given, made), size=size, layout=layout, axes=axes, spatial=", ".join(spatial),
         reversed=axes[::-1], output=json.dumps(made.name), activation=_activation(last_operation(model, made.name), classes),
     )  # fmt: skip
 
@@ -100,11 +100,14 @@ def _slices(batch: int) -> int:
     return batch if batch > 0 else 16
 
 
-def _heads(channels: int) -> str:
+def _regions(channels: int) -> str:
+    return REGIONS.format(order=json.dumps(["WT", "TC", "ET"][:channels])) if channels in (1, 3) else ""
+
+
+def _labels(channels: int) -> str:
     if channels in (1, 3):
-        return REGIONS.format(order=json.dumps(["WT", "TC", "ET"][:channels]))
-    labels = {2: [0, 2]}.get(channels, list(range(4)))
-    return CLASSES.format(labels=labels)
+        return ""
+    return LABELS.format(labels={2: [0, 2]}.get(channels, list(range(4))))
 
 
 def _activation(operation: str, channels: int) -> str:

@@ -79,8 +79,9 @@ def skeleton(model: ForeignModel) -> str:
     classes = dict(zip(layout, made.shape or [-1] * len(layout), strict=False)).get("C", -1)
     return SKELETON.format(
         name=json.dumps(model.path.stem), modalities=json.dumps(MODALITIES[:channels]), channels=channels, divisor=_divisor(model, size),
-        labels=_labels(classes), regions=_regions(classes), margin=_margin(layout, given, made), size=size, layout=layout, axes=axes, spatial=", ".join(spatial),
-        reversed=axes[::-1], output=json.dumps(made.name), activation=_activation(last_operation(model, made.name), classes),
+        labels=_labels(classes), regions=_regions(classes), margin=_margin(layout, given, made), size=size,
+        layout=layout, axes=axes, spatial=", ".join(spatial), reversed=axes[::-1],
+        output=json.dumps(made.name), activation=_activation(last_operation(model, made.name), classes),
     )  # fmt: skip
 
 

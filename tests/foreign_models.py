@@ -36,7 +36,7 @@ class Builder:
     def conv(self, read: int, made: int, kernel: Sequence[int], pads: Sequence[int] | None = None, **more: Any) -> str:
         """A convolution with bias; zero padding keeps the size unless `pads` says otherwise."""
         weight = self.rng.normal(size=(made, read, *kernel)).astype(np.float32) / np.float32(np.sqrt(read * np.prod(kernel)))
-        bias = self.rng.normal(size=made).astype(np.float32)
+        bias = self.rng.normal(0, 0.1, made).astype(np.float32)
         same = [side // 2 for side in kernel] * 2
         return self.add("Conv", self.constant(weight), self.constant(bias), pads=list(pads if pads is not None else same), **more)
 

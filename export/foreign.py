@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from edge_latup.artifact import Artifact, refuse_existing, write_artifact
 from edge_latup.errors import ArtifactError, SpecError
 from edge_latup.export.foreign_chain import merge
-from edge_latup.export.foreign_check import check_input, check_output_name
+from edge_latup.export.foreign_check import check_free, check_input, check_output_name
 from edge_latup.export.foreign_graph import to_house
 from edge_latup.export.foreign_model import Foreign, read_foreign
 from edge_latup.export.foreign_run import activated, check_output, run_original
@@ -23,6 +24,8 @@ from edge_latup.segmentation.parity import EXPORT_TOLERANCE, RUNTIME_TOLERANCE, 
 from edge_latup.versions import versions_of
 
 PACKAGES: Final = ("onnx", "onnxruntime", "openvino", "edge-latup")
+Proof = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""An input (1, C, D, H, W) and the output (1, K, D, H, W) that it must give."""
 RANDOM_INPUT: Final = "standard normal values, seed 0"
 UNCHECKED: Final = (
     "No file tells the order of its modalities, axes of equal size, the normalisation, or what each channel means: "
@@ -40,7 +43,7 @@ def import_onnx(models: Sequence[Path], spec_path: Path, out: Path, *, dynamic: 
         models: ONNX files; several are a chain, one for each region.
         spec_path: spec.toml.
         out: artifact folder to make.
-        dynamic: leave free the sizes that are free in the file; parity is proven at the spec's size.
+        dynamic: leave free the sizes that are free in the file; parity is proven at the spec's size and at a larger one.
         overwrite: replace an existing artifact.
 
     Raises:
@@ -56,16 +59,19 @@ def import_onnx(models: Sequence[Path], spec_path: Path, out: Path, *, dynamic: 
     chain = [Foreign(model=read_foreign(path), spec=spec, nth=nth) for nth, path in enumerate(models)]
     outputs = [check_output_name(foreign).name for foreign in chain]
     for foreign in chain:
-        check_input(foreign, foreign.model.inputs)
-    batch = random_batch(spec)
-    expected = np.concatenate([_expected(foreign, name, batch) for foreign, name in zip(chain, outputs, strict=True)], axis=1)
+        found = check_input(foreign, foreign.model.inputs)
+        if dynamic:
+            check_free(foreign, found)
+    proofs = [_proof(chain, outputs)]
+    if dynamic:
+        proofs.append(_proof_of_another_size(chain, outputs))
     proto = merge([to_house(foreign, name, dynamic=dynamic) for foreign, name in zip(chain, outputs, strict=True)])
     manifest = _manifest(out.name, spec, chain, outputs, dynamic)
 
     def write_model(folder: Path) -> None:
         (folder / "model.onnx").write_bytes(proto.SerializeToString())
 
-    return write_artifact(out, manifest, write_model, examine=lambda draft: _prove(draft, batch, expected), overwrite=overwrite)
+    return write_artifact(out, manifest, write_model, examine=lambda draft: _prove(draft, proofs), overwrite=overwrite)
 
 
 def random_batch(spec: ForeignSpec) -> NDArray[np.float32]:
@@ -73,18 +79,37 @@ def random_batch(spec: ForeignSpec) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(spec.model.input_shape, dtype=np.float32)
 
 
-def _expected(foreign: Foreign, name: str, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities (1, K, D, H, W) from the untouched file."""
-    found = check_output(foreign, name, run_original(foreign, name, batch))
-    return activated(found, foreign.how)
+def _proof(chain: Sequence[Foreign], outputs: Sequence[str]) -> Proof:
+    """A random input and the probabilities (1, K, D, H, W) that the untouched files give for it."""
+    batch = random_batch(chain[0].spec)
+    found = [check_output(foreign, name, run_original(foreign, name, batch)) for foreign, name in zip(chain, outputs, strict=True)]
+    expected = [activated(values, foreign.how) for values, foreign in zip(found, chain, strict=True)]
+    return batch, np.concatenate(expected, axis=1)
 
 
-def _prove(draft: Artifact, batch: NDArray[np.float32], expected: NDArray[np.float32]) -> Manifest:
+def _proof_of_another_size(chain: Sequence[Foreign], outputs: Sequence[str]) -> Proof:
+    """The same one divisor larger along each axis: sizes that a file calls free may still be written into its graph.
+
+    Raises:
+        ArtifactError: the file does not run there.
+    """
+    spec = chain[0].spec
+    size = tuple(side + spec.model.divisor for side in spec.model.spatial.size)
+    model = spec.model.model_copy(update={"spatial": spec.model.spatial.model_copy(update={"size": size})})
+    larger = dataclasses.replace(spec, model=model)
+    try:
+        return _proof([dataclasses.replace(foreign, spec=larger) for foreign in chain], outputs)
+    except ArtifactError as error:
+        hint = f"leave out --dynamic, or {spec.change('divisor', str(2 * spec.model.divisor))}"
+        raise ArtifactError(f"sizes are not free in multiples of {spec.model.divisor}: {error.message}", hint) from error
+
+
+def _prove(draft: Artifact, proofs: Sequence[Proof]) -> Manifest:
     """Parity in ONNX Runtime, which must hold, and in OpenVINO, without which the artifact is for ONNX Runtime alone."""
-    proven, left_out = [_parity(draft, "onnxruntime", EXPORT_TOLERANCE, batch, expected)], {}
+    proven, left_out = _parities(draft, "onnxruntime", EXPORT_TOLERANCE, proofs), {}
     runtimes: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
     try:
-        proven.append(_parity(draft, "openvino", RUNTIME_TOLERANCE, batch, expected))
+        proven += _parities(draft, "openvino", RUNTIME_TOLERANCE, proofs)
     except ArtifactError as error:
         runtimes, left_out = ("onnxruntime",), {"openvino": error.message.replace(str(draft.folder), draft.manifest.name)}
     step = draft.manifest.recipe[0]
@@ -92,14 +117,14 @@ def _prove(draft: Artifact, batch: NDArray[np.float32], expected: NDArray[np.flo
     return draft.manifest.model_copy(update={"parity": tuple(proven), "runtimes": runtimes, "recipe": (told,)})
 
 
-def _parity(
-    draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float], batch: NDArray[np.float32], expected: NDArray[np.float32]
-) -> Parity:  # fmt: skip
-    with open_session(draft, runtime) as session:
-        found = session.infer(batch)
+def _parities(draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float], proofs: Sequence[Proof]) -> list[Parity]:
     names, regions = ("original onnxruntime fp32", f"{runtime} fp32"), draft.manifest.spec.regions is not None
-    parity = prove(expected, found, names, tolerance, regions=regions)
-    return parity.model_copy(update={"input": RANDOM_INPUT, "input_shape": tuple(batch.shape)})
+    with open_session(draft, runtime) as session:
+        found = [prove(expected, session.infer(batch), names, tolerance, regions=regions) for batch, expected in proofs]
+    return [
+        parity.model_copy(update={"input": RANDOM_INPUT, "input_shape": tuple(batch.shape)})
+        for parity, (batch, _) in zip(found, proofs, strict=True)
+    ]
 
 
 def _manifest(name: str, spec: ForeignSpec, chain: Sequence[Foreign], outputs: Sequence[str], dynamic: bool) -> Manifest:

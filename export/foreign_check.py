@@ -70,6 +70,19 @@ def check_input(foreign: Foreign, inputs: Sequence[Tensor]) -> Tensor:
     return found
 
 
+def check_free(foreign: Foreign, found: Tensor) -> None:
+    """Every spatial size is free in the file.
+
+    Raises:
+        ArtifactError: one is not.
+    """
+    sides = dict(zip(foreign.how.input_letters, found.shape or (), strict=True))
+    if fixed := [f"{sides[letter]} along {letter}" for letter in "xyz" if sides[letter] != -1]:
+        raise ArtifactError(
+            f"{foreign.path} has fixed sizes: {', '.join(fixed)}", "leave out --dynamic, or export the network with free sizes"
+        )
+
+
 def _misfit(foreign: Foreign, found: Tensor, shape: tuple[int, ...], wrong: list[int]) -> ArtifactError:
     order, want = foreign.how.input_letters, wanted_sizes(foreign.spec.model)
     told = ", ".join(f"axis {axis} ({_called(order[axis])}) is {shape[axis]}, the spec says {want[order[axis]]}" for axis in wrong)

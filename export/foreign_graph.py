@@ -24,7 +24,7 @@ def to_house(foreign: Foreign, output: str, *, dynamic: bool) -> onnx.ModelProto
     """The graph of `foreign` in the house form, with `output` alone; its sizes are the spec's unless `dynamic`.
 
     Raises:
-        ArtifactError: an old graph cannot be converted, a fixed size was to be left free, or the result is no valid ONNX.
+        ArtifactError: an old graph cannot be converted, or the result is no valid ONNX.
     """
     import onnx
 
@@ -115,20 +115,10 @@ def fresh(graph: onnx.GraphProto, name: str) -> str:
     return name
 
 
-def _house_shape(graph: onnx.GraphProto, foreign: Foreign, dynamic: bool) -> list[int | str]:
-    """(1, C, x, y, z), with names where a size is left free.
-
-    Raises:
-        ArtifactError: a size is fixed in the file that was to be left free.
-    """
-    model, order = foreign.spec.model, foreign.how.input_letters
-    if not dynamic:
-        return list(model.input_shape)
-    sides = dict(zip(order, graph.input[0].type.tensor_type.shape.dim, strict=True))
-    if fixed := [letter for letter in "xyz" if sides[letter].dim_value > 0]:
-        told = ", ".join(f"{sides[letter].dim_value} along {letter}" for letter in fixed)
-        raise ArtifactError(f"{foreign.path} has fixed sizes: {told}", "leave out --dynamic, or export the network with free sizes")
-    return [1, len(model.modalities), *(AXES[letter] for letter in "xyz")]
+def _house_shape(foreign: Foreign, dynamic: bool) -> list[int | str]:
+    """(1, C, x, y, z), with names where a size is left free."""
+    model = foreign.spec.model
+    return [1, len(model.modalities), *(AXES[letter] if dynamic else side for letter, side in zip("xyz", model.spatial.size, strict=True))]
 
 
 def _turn_input(graph: onnx.GraphProto, foreign: Foreign, *, dynamic: bool) -> None:
@@ -136,7 +126,7 @@ def _turn_input(graph: onnx.GraphProto, foreign: Foreign, *, dynamic: bool) -> N
     from onnx import TensorProto, helper
 
     old, how = graph.input[0], foreign.how
-    shape = _house_shape(graph, foreign, dynamic)
+    shape = _house_shape(foreign, dynamic)
     house = HOUSE[1:] if how.flat else HOUSE
     name = old.name if how.input_letters == HOUSE else fresh(graph, "image")
     nodes, source = [], name

@@ -141,3 +141,11 @@ def two_classes(path: Path, seed: int = 6) -> Path:
     net.conv(6, 2, (1, 1, 1))
     net.add("Softmax", axis=1, name="pair")
     return net.save(path, (1, 4, "d", "h", "w"), {"pair": (1, 2, "d", "h", "w")})
+
+
+def falsely_free(path: Path) -> Path:
+    """NCDHW whose sizes are called free, but 16 is written into a Reshape."""
+    net = Builder(9)
+    net.conv(4, 4, (3, 3, 3))
+    net.add("Reshape", net.constant(np.array([1, 4, 16, 16, 16], np.int64)), name="heads")
+    return net.save(path, (1, 4, "d", "h", "w"), {"heads": (1, 4, "d", "h", "w")})

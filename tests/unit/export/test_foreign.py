@@ -153,6 +153,7 @@ def test_region_heads_are_composed_as_nnu_net_composes_them(tmp_path: Path, insi
     tables = f'[regions]\norder = ["WT", "TC", "ET"]\n[import]\nlayout = "NCDHW"\nactivation = "{"none" if inside else "sigmoid"}"\n'
     artifact = imported(tmp_path, spec_toml(FOUR, size=(20, 18, 16), tables=tables), model, dynamic=True)
     assert artifact.manifest.input_shape == (1, 4, -1, -1, -1)
+    assert [parity.input_shape for parity in artifact.manifest.parity] == [(1, 4, 20, 18, 16), (1, 4, 21, 19, 17)] * 2
     case = case_of((20, 18, 16))
     found = original(model)(z_scored(case, "flair", "t1ce", "t2", "t1")[None])[0]
     whole, core, enhancing = found > (0.5 if inside else 0)

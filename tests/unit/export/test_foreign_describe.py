@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from edge_latup.export.foreign import import_onnx
 from edge_latup.export.foreign_describe import describe, summary
 from edge_latup.export.foreign_model import likely_output, read_foreign
-from edge_latup.export.foreign_spec import read_foreign_spec
+from edge_latup.export.foreign_spec import ImportSpec, read_foreign_spec
 
 MAKE: dict[str, Callable[[Path], Path]] = {
     "flat": foreign_models.flat, "channels last": foreign_models.channels_last, "several": foreign_models.several,
@@ -56,3 +57,17 @@ def test_the_summary_says_what_the_file_holds(tmp_path: Path) -> None:
 
 def test_the_likeliest_output_is_the_largest_with_as_many_axes(tmp_path: Path) -> None:
     assert likely_output(read_foreign(foreign_models.several(tmp_path / "several.onnx"))).name == "segmentation"
+
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "foreign-models.md"
+
+
+@pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL))
+def test_the_documents_examples_are_specs(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spec.toml").write_text(text, encoding="utf-8")
+    assert read_foreign_spec(tmp_path / "spec.toml").imports
+
+
+def test_the_document_names_every_key() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert [key for key in ImportSpec.model_fields if f"| `{key}` |" not in text] == []

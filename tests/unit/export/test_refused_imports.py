@@ -345,3 +345,13 @@ def test_an_artifact_is_not_replaced_unasked(tmp_path: Path) -> None:
     (tmp_path / "artifact").mkdir()
     with pytest.raises(ArtifactError, match="exists"):
         import_onnx([tmp_path / "model.onnx"], tmp_path / "spec.toml", tmp_path / "artifact")
+
+
+def test_sizes_that_are_only_called_free_are_found_out(tmp_path: Path) -> None:
+    model = foreign_models.falsely_free(tmp_path / "model.onnx")
+    toml = SEVERAL.replace("segmentation", "heads")
+    error = refused(tmp_path, model, toml, dynamic=True)
+    assert "sizes are not free in multiples of 1" in error.message
+    assert "(17, 17, 17)" in error.message
+    assert "leave out --dynamic" in error.hint
+    import_onnx([model], tmp_path / "spec.toml", tmp_path / "artifact")

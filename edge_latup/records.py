@@ -45,10 +45,11 @@ def read_record(kind: type[RecordT], path: Path) -> RecordT:
     except FileNotFoundError:
         raise SpecError(f"{path} does not exist", f"give the path of a {kind.__name__} JSON file") from None
     except (ValidationError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not a valid {kind.__name__}: {_summary(error)}", "correct the file or make it anew") from error
+        raise SpecError(f"{path} is not a valid {kind.__name__}: {summary_of(error)}", "correct the file or make it anew") from error
 
 
-def _summary(error: ValidationError | UnicodeDecodeError) -> str:
+def summary_of(error: ValidationError | UnicodeDecodeError) -> str:
+    """What is wrong, key by key, in one line."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8 text"
     parts = [f"{'.'.join(str(step) for step in item['loc']) or 'top level'}: {item['msg']}" for item in error.errors()]

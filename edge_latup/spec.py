@@ -8,13 +8,20 @@ from pydantic import Field, model_validator
 
 from edge_latup.records import Record
 
+REGION_THRESHOLD: Final = 0.5
+"""Probability above which a voxel belongs to a region, unless a spec says otherwise."""
 Modality = Literal["flair", "t1ce", "t2", "t1"]
 MODALITIES: Final[tuple[Modality, ...]] = ("flair", "t1ce", "t2", "t1")
 Region = Literal["WT", "TC", "ET"]
 REGIONS: Final[dict[Region, tuple[int, ...]]] = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 """BraTS regions as sets of canonical labels: 1 necrotic core, 2 oedema, 3 enhancing tumour."""
-Normalisation = Literal["per_volume_postcrop", "per_slice_precrop"]
+LABELS: Final = (0, 1, 2, 3)
+"""Every canonical label."""
+Normalisation = Literal["per_volume_postcrop", "per_slice_precrop", "z_score_nonzero", "none"]
+"""What each modality is scaled by: the range of what the network sees, the range of each axial slice, the mean and deviation of
+the volume's voxels that are not zero (which stay zero outside), or nothing, where the network does it itself."""
 Size = tuple[int, int, int]
+Margin = Annotated[int, Field(ge=0)]
 Blending = Literal["constant", "gaussian"]
 View = Literal["identity", "mirror", "rotate"]
 """How the network is shown the case: as it is, mirrored left to right, or turned by 90 degrees in the axial plane."""
@@ -72,7 +79,29 @@ class PostProcess(Record):
     connectivity: Literal[6, 18, 26] = 26
     """Which voxels touch: those that share a face, an edge too, or a corner too."""
     threshold: float | None = Field(None, gt=0, lt=1)
-    """Least probability of a tumour class; voxels below it become background. None takes the likeliest class, whatever its probability."""
+    """Least probability of a tumour class; voxels below it become background. None takes the likeliest class, whatever its probability.
+    Of regions, the probability above which a voxel belongs to one; None is 0.5."""
+
+
+class RegionHead(Record):
+    """Output channels that are probabilities of regions, which may overlap, instead of classes."""
+
+    order: Annotated[tuple[Region, ...], Field(min_length=1)]
+    """The region of each output channel."""
+    paint: tuple[tuple[Region, Annotated[int, Field(ge=1, le=3)]], ...] = (("WT", 2), ("TC", 1), ("ET", 3))
+    """How a label map is made of them: in this order, every voxel whose probability is above the threshold takes the label, over
+    what was painted before. The default is nnU-Net's for BraTS."""
+    nested: bool = False
+    """Paint a region only where those painted before it hold: the masks of a cascade."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RegionHead:
+        painted = [region for region, _ in self.paint]
+        if len(set(self.order)) != len(self.order) or len(set(painted)) != len(painted):
+            raise ValueError(f"regions must be distinct, got order {self.order} and paint {tuple(painted)}")
+        if missing := [region for region in self.order if region not in painted]:
+            raise ValueError(f"paint gives {missing[0]} no label, such as [{missing[0]!r}, {REGIONS[missing[0]][0]}]")
+        return self
 
 
 class ModelSpec(Record):
@@ -88,8 +117,12 @@ class ModelSpec(Record):
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("identity",)
     """Test-time augmentation: one label map for each view, then the majority's vote; ties go to the largest mean probability."""
     post_process: PostProcess = PostProcess()
-    labels: tuple[int, ...] = (0, 1, 2, 3)
+    labels: tuple[int, ...] = LABELS
     """Canonical label of each output channel."""
+    regions: RegionHead | None = None
+    """Where the output channels are regions; `labels` then says nothing and is left at its default."""
+    output_margin: tuple[Margin, Margin, Margin] = (0, 0, 0)
+    """Voxels by which the output is smaller than the input, on each side of each axis: 4 where 19 slices go in and 11 come out."""
     divisor: int = Field(8, ge=1)
     """Every spatial size the network sees is a multiple of this."""
     licence: str = ""
@@ -105,15 +138,47 @@ class ModelSpec(Record):
             raise ValueError(f"views must be distinct, got {self.views}")
         if self.network is not None:
             self._matches_network(self.network)
+        if self.regions is not None and self.labels != LABELS:
+            raise ValueError(f"output channels are labels or regions, not both: leave out labels {self.labels}")
+        if conflict := self.margin_conflict():
+            raise ValueError(conflict)
         return self
+
+    def margin_conflict(self) -> str:
+        """Why the output margin does not suit the spatial policy or the views, in words; empty where it does."""
+        if not any(self.output_margin):
+            return ""
+        if isinstance(self.spatial, BrainCrop):
+            return f"output_margin {self.output_margin} leaves a border unpredicted, so brain-crop would miss part of the head"
+        if min(self.output_size) < 1:
+            return f"spatial.size {self.spatial.size} leaves nothing inside output_margin {self.output_margin}"
+        if "rotate" in self.views and self.output_margin[0] != self.output_margin[1]:
+            return f"view rotate turns the axial plane, but output_margin {self.output_margin} is not square there"
+        return ""
 
     def _matches_network(self, network: NetworkSpec) -> None:
         if network.in_channels != len(self.modalities):
             raise ValueError(f"the network takes {network.in_channels} channels but {len(self.modalities)} modalities are declared")
-        if network.out_channels != len(self.labels):
-            raise ValueError(f"the network gives {network.out_channels} channels but {len(self.labels)} labels are declared")
+        if network.out_channels != self.channels:
+            raise ValueError(f"the network gives {network.out_channels} channels but {self.channels} {self.channel_kind} are declared")
 
     @property
     def input_shape(self) -> tuple[int, int, int, int, int]:
         """Shape of one network input, (1, modalities, D, H, W)."""
         return (1, len(self.modalities), *self.spatial.size)
+
+    @property
+    def output_size(self) -> Size:
+        """Spatial size of what the network gives for one input."""
+        d, h, w = (side - 2 * margin for side, margin in zip(self.spatial.size, self.output_margin, strict=True))
+        return (d, h, w)
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network gives."""
+        return len(self.labels if self.regions is None else self.regions.order)
+
+    @property
+    def channel_kind(self) -> Literal["labels", "regions"]:
+        """What an output channel stands for."""
+        return "labels" if self.regions is None else "regions"

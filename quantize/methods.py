@@ -226,10 +226,10 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, toleran
         expected = session.infer(batch)
     with open_session(draft, runtime) as session:
         found, audit = session.infer(batch), audit_summary(session)
-    names = (f"{runtime} fp32", f"{runtime} {draft.manifest.name}")
+    names, regions = (f"{runtime} fp32", f"{runtime} {draft.manifest.name}"), draft.manifest.spec.regions is not None
     if tolerance is not None:
-        parity = prove(expected, found, names, tolerance)
+        parity = prove(expected, found, names, tolerance, regions=regions)
     else:
-        figures = compare(expected, found)
+        figures = compare(expected, found, regions=regions)
         parity = Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=tuple(batch.shape), **figures)
     return draft.manifest.model_copy(update={"parity": (*draft.manifest.parity, parity), "audit": audit})

@@ -14,6 +14,7 @@ from edge_latup.cli.demo import demo
 from edge_latup.cli.doctor import doctor
 from edge_latup.cli.export import export
 from edge_latup.cli.gate import gate
+from edge_latup.cli.import_model import import_model
 from edge_latup.cli.inspect import inspect
 from edge_latup.cli.output import Mode, configure, output
 from edge_latup.cli.phantom import phantom
@@ -37,6 +38,7 @@ def _options(
 
 for command in (demo, phantom, train, export, inspect, quantize, bench, bench_case, gate, report, segment, doctor):
     app.command()(command)
+app.command("import")(import_model)
 
 
 def main() -> None:

@@ -58,13 +58,13 @@ def open(artifact: Artifact, options: SessionOptions) -> OnnxRuntimeSession:  # 
     settings.profile_file_prefix = str(Path(folder.name) / "profile")
     try:
         session = ort.InferenceSession(str(artifact.model_path), settings, providers=["CPUExecutionProvider"])
-    except _failures() as error:
+    except failures() as error:
         folder.cleanup()
         raise _refusal("load", artifact, error) from error
     return OnnxRuntimeSession(session, folder, artifact, profile=options.profile)
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """ONNX Runtime's own exceptions: a dozen classes without a common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -101,7 +101,7 @@ class OnnxRuntimeSession:
         checked = check_batch(batch, self.input_shape, self._artifact.manifest.spec.divisor)
         try:
             output: Batch = self._session.run(None, {self._session.get_inputs()[0].name: checked})[0]
-        except _failures() as error:
+        except failures() as error:
             raise _refusal("run", self._artifact, error) from error
         return output
 

@@ -25,9 +25,9 @@ from edge_latup.segmentation.prepare import (
     normalise_before_crop,
     turned,
 )  # fmt: skip
-from edge_latup.segmentation.views import TURNS, vote
+from edge_latup.segmentation.views import TURNS, paint, vote
 from edge_latup.segmentation.windows import importance, window_boxes, with_head
-from edge_latup.spec import BrainCrop, ModelSpec, Size, SlidingWindow
+from edge_latup.spec import REGION_THRESHOLD, BrainCrop, ModelSpec, Size, SlidingWindow
 
 
 @dataclass
@@ -78,16 +78,25 @@ class Segmentation:
 
 
 def prepare(case: Case, spec: ModelSpec) -> Task:
-    """Orient, normalise what must see the whole volume, and find where the network is to look."""
-    channels = [normalise_before_crop(channel[None], spec.normalisation)[0] for channel in turned(case, spec)]
+    """Orient, normalise what must see the whole volume, and find where the network is to look.
+
+    Raises:
+        InputError: the policy does not suit a network whose output is smaller than its input.
+    """
+    if conflict := spec.margin_conflict():
+        raise InputError(conflict, "use --policy sliding-window with a --window that leaves room inside the margin, and other --tta")
+    raw = turned(case, spec)
+    channels = [normalise_before_crop(channel[None], spec.normalisation)[0] for channel in raw]
+    # Of intensities around their mean, half of the head is not above air.
+    seen = raw if spec.normalisation == "z_score_nonzero" else channels
     x, y, z = channels[0].shape
     policy, shape = spec.spatial, (x, y, z)
     if isinstance(policy, SlidingWindow):
-        boxes = window_boxes(shape, policy)
-        kept = with_head(boxes, head_mask(channels)) if policy.skip_air else boxes
+        boxes = window_boxes(shape, policy, spec.output_margin)
+        kept = with_head(boxes, head_mask(seen), spec.output_margin) if policy.skip_air else boxes
         return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape)
     if isinstance(policy, BrainCrop):
-        box = brain_box(head_mask(channels), spec.divisor, square="rotate" in spec.views)
+        box = brain_box(head_mask(seen), spec.divisor, square="rotate" in spec.views)
     else:
         box = centre_box(shape, policy.size)
     # The crop alone is kept: the volume around it is memory that inference needs.
@@ -105,7 +114,7 @@ def infer(session: Session, spec: ModelSpec, task: Task, clock: Clock | None = N
     _check_size(session, spec, task.input_size)
     if isinstance(spec.spatial, SlidingWindow):
         return _slide(session, spec, task, clock)
-    box = task.boxes[0]
+    box = task.boxes[0].within(spec.output_margin)
     outputs = _outputs(session, spec, task.channels, clock)
     with clock.stage("blend"):
         return box.paste(_label_values(spec, outputs))
@@ -145,8 +154,15 @@ def _check_size(session: Session, spec: ModelSpec, size: Size) -> None:
 def _probabilities(session: Session, spec: ModelSpec, batch: Image) -> Image:
     """Class probabilities float32 (classes, D, H, W) of one normalised crop (channels, D, H, W)."""
     found: Image = session.infer(batch[None])[0]
-    if len(found) != len(spec.labels):
-        raise ArtifactError(f"the model gives {len(found)} classes, its spec declares {len(spec.labels)} labels", "correct the spec")
+    if len(found) != spec.channels:
+        raise ArtifactError(
+            f"the model gives {len(found)} classes, its spec declares {spec.channels} {spec.channel_kind}", "correct the spec"
+        )
+    expected = tuple(side - 2 * lost for side, lost in zip(batch.shape[1:], spec.output_margin, strict=True))
+    if found.shape[1:] != expected:
+        raise ArtifactError(
+            f"the model gives {found.shape[1:]} for {batch.shape[1:]}, its spec declares {expected}", "correct output_margin"
+        )
     # A sum is NaN or infinite as soon as one term is, and needs no array of its own.
     if not np.isfinite(found.sum(dtype=np.float64)):
         raise ArtifactError("the model's output holds NaN or infinity: no label map can be made of it", "use another artifact or precision")
@@ -169,13 +185,22 @@ def _outputs(session: Session, spec: ModelSpec, channels: Sequence[Image], clock
 
 def _label_values(spec: ModelSpec, outputs: Sequence[Image], covered: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """The canonical label of each voxel: the views' vote, then the threshold; background where nothing looked."""
+    labels = (
+        _class_values(spec, outputs)
+        if spec.regions is None
+        else paint(outputs, spec.regions, spec.post_process.threshold or REGION_THRESHOLD)
+    )
+    if covered is not None:
+        labels[~covered] = 0
+    return labels
+
+
+def _class_values(spec: ModelSpec, outputs: Sequence[Image]) -> NDArray[np.uint8]:
     mean: Image = outputs[0] if len(outputs) == 1 else np.asarray(np.mean(outputs, axis=0, dtype=np.float32))
     winner = vote([output.argmax(axis=0) for output in outputs], mean)
     labels: NDArray[np.uint8] = np.array(spec.labels, dtype=np.uint8)[winner]
     if spec.post_process.threshold is not None:
         labels[np.take_along_axis(mean, winner[None], axis=0)[0] < spec.post_process.threshold] = 0
-    if covered is not None:
-        labels[~covered] = 0
     return labels
 
 
@@ -185,12 +210,13 @@ def _slide(session: Session, spec: ModelSpec, task: Task, clock: Clock) -> NDArr
     if not isinstance(policy, SlidingWindow):
         raise TypeError(f"{policy.kind} has no windows")
     labels = np.zeros(task.shape, dtype=np.uint8)
-    weights = importance(policy.size, policy.blending)
-    blenders = [SlabBlender(task.shape, weights, len(spec.labels)) for _ in spec.views]
+    weights = importance(spec.output_size, policy.blending)
+    blenders = [SlabBlender(task.shape, weights, spec.channels) for _ in spec.views]
     for box in task.boxes:
         outputs = _outputs(session, spec, [box.cut(channel) for channel in task.channels], clock)
         with clock.stage("blend"):
-            _label_slabs(spec, [list(blender.add(box, output)) for blender, output in zip(blenders, outputs, strict=True)], labels)
+            predicted = box.within(spec.output_margin)
+            _label_slabs(spec, [list(blender.add(predicted, output)) for blender, output in zip(blenders, outputs, strict=True)], labels)
     with clock.stage("blend"):
         _label_slabs(spec, [list(blender.finish()) for blender in blenders], labels)
     return labels

@@ -78,7 +78,7 @@ def forecast(spec: ModelSpec, size: Size, shape: Size, activations: int) -> Fore
         shape: of the volume in the spec's orientation.
         activations: `Session.activation_bytes()` at `size`.
     """
-    voxels, classes = math.prod(size), len(spec.labels)
+    voxels, classes = math.prod(size), spec.channels
     # The batch; the runtime's output copied out of it, for every view; class indices (int64) while the label is decided.
     arrays = FLOAT32 * voxels * (len(spec.modalities) + classes * len(spec.views)) + 8 * voxels
     blending = 0

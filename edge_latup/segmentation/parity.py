@@ -15,7 +15,7 @@ from edge_latup.cases.read import Case
 from edge_latup.errors import ArtifactError
 from edge_latup.manifest import Parity
 from edge_latup.segmentation.prepare import crop_input
-from edge_latup.spec import ModelSpec, Size
+from edge_latup.spec import REGION_THRESHOLD, ModelSpec, Size
 
 EXPORT_TOLERANCE: Final = {"max_abs": 1e-3, "relative_l2": 1e-4, "argmax_agreement": 0.9999}
 """The graph against PyTorch, both FP32, in a runtime that sums carefully (ONNX Runtime). Two correct programs differ by the
@@ -45,8 +45,15 @@ def _parity_input(spec: ModelSpec, size: Size) -> NDArray[np.float32]:
     return batch
 
 
-def compare(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> dict[str, float]:
+def _decided(output: NDArray[np.float32], regions: bool) -> NDArray[np.generic]:
+    """What each voxel is given: its likeliest class (N, D, H, W), or which regions it belongs to (N, D, H, W, regions)."""
+    return np.moveaxis(output > REGION_THRESHOLD, 1, -1) if regions else output.argmax(1)
+
+
+def compare(reference: NDArray[np.float32], candidate: NDArray[np.float32], *, regions: bool = False) -> dict[str, float]:
     """max_abs, relative_l2 and argmax_agreement of two (N, classes, D, H, W) outputs.
+
+    With `regions`, whose channels may overlap, agreement is the share of voxels that belong to the same ones.
 
     Raises:
         ArtifactError: the shapes differ, or one holds NaN or infinity.
@@ -57,10 +64,11 @@ def compare(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> d
         if not np.isfinite(output).all():
             raise ArtifactError(f"the {name}'s output holds NaN or infinity", "this model cannot be used")
     difference = candidate.astype(np.float64) - reference
+    same = _decided(reference, regions) == _decided(candidate, regions)
     return {
         "max_abs": float(np.abs(difference).max()),
         "relative_l2": float(np.linalg.norm(difference) / np.linalg.norm(reference.astype(np.float64))),
-        "argmax_agreement": float(np.mean(reference.argmax(1) == candidate.argmax(1))),
+        "argmax_agreement": float(np.mean(same.all(-1) if regions else same)),
     }
 
 
@@ -75,14 +83,15 @@ def check(figures: dict[str, float], tolerance: dict[str, float]) -> list[str]:
 
 
 def prove(
-    reference: NDArray[np.float32], candidate: NDArray[np.float32], names: tuple[str, str], tolerance: dict[str, float]
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], names: tuple[str, str], tolerance: dict[str, float],
+    *, regions: bool = False,
 ) -> Parity:  # fmt: skip
-    """Compare two outputs and apply `tolerance`; `names` are those of the reference and the candidate.
+    """Compare two outputs and apply `tolerance`; `names` are those of the reference and the candidate, `regions` as in `compare`.
 
     Raises:
         ArtifactError: a bound is broken; the message has the figures.
     """
-    figures = compare(reference, candidate)
+    figures = compare(reference, candidate, regions=regions)
     if broken := check(figures, tolerance):
         raise ArtifactError(
             f"{names[1]} does not compute what {names[0]} computes: {', '.join(broken)}",

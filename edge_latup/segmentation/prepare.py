@@ -55,6 +55,12 @@ class CropBox:
         out[volume] = array[crop]
         return out
 
+    def within(self, margin: Size) -> CropBox:
+        """What is left of the box without `margin` voxels on each side of each axis."""
+        x, y, z = (start + lost for start, lost in zip(self.start, margin, strict=True))
+        d, h, w = (side - 2 * lost for side, lost in zip(self.size, margin, strict=True))
+        return CropBox(start=(x, y, z), size=(d, h, w), shape=self.shape)
+
     def add(self, array: NDArray[np.float32], total: NDArray[np.float32]) -> None:
         """Add the crop into a volume in place."""
         volume, crop = self._slices()
@@ -108,8 +114,21 @@ def min_max(image: Image, axes: tuple[int, ...]) -> Image:
     return scaled.astype(np.float32, copy=False)
 
 
+def z_score(image_cxyz: Image) -> Image:
+    """Each channel to mean 0 and deviation 1 over its voxels that are not 0, which stay 0; a constant channel becomes 0."""
+    scaled = np.zeros_like(image_cxyz)
+    for channel, out in zip(image_cxyz, scaled, strict=True):
+        inside = channel != 0
+        if inside.any():
+            values = channel[inside].astype(np.float64)
+            out[inside] = (values - values.mean()) / (values.std() or 1)
+    return scaled
+
+
 def normalise_before_crop(image_cxyz: Image, how: Normalisation) -> Image:
     """The part of the normalisation that sees the whole volume."""
+    if how == "z_score_nonzero":
+        return z_score(image_cxyz)
     return min_max(image_cxyz, (1, 2)) if how == "per_slice_precrop" else image_cxyz
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_latup.spec import View
+from edge_latup.spec import RegionHead, View
 
 Array = NDArray[np.float32]
 LEFT_RIGHT: Final = -3
@@ -53,3 +53,25 @@ def vote(choices: Sequence[NDArray[np.integer[Any]]], mean: Array) -> NDArray[np
     leading = votes == votes.max(axis=0)
     winner: NDArray[np.intp] = np.where(leading, mean, -1).argmax(axis=0)
     return winner
+
+
+def paint(outputs: Sequence[Array], head: RegionHead, threshold: float) -> NDArray[np.uint8]:
+    """The canonical label of each voxel, uint8 (D, H, W), from probabilities of regions, by the head's rule.
+
+    Args:
+        outputs: probabilities float32 (regions, D, H, W) for each view. A voxel belongs to a region where most views put it above
+            `threshold`; where as many do as do not, the mean probability decides.
+        head: which region each channel is, and how they become labels.
+        threshold: a probability.
+    """
+    mean = np.mean(outputs, axis=0, dtype=np.float32) if len(outputs) > 1 else outputs[0]
+    votes = sum((output > threshold).astype(np.int8) for output in outputs)
+    inside = np.where(2 * votes == len(outputs), mean > threshold, 2 * votes > len(outputs))
+    labels = np.zeros(mean.shape[1:], dtype=np.uint8)
+    allowed = np.ones(mean.shape[1:], dtype=np.bool_)
+    for region, label in head.paint:
+        if region in head.order:
+            mask = inside[head.order.index(region)] & allowed
+            labels[mask] = label
+            allowed = mask if head.nested else allowed
+    return labels

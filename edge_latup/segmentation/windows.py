@@ -19,6 +19,9 @@ LEAST_WEIGHT: Final = 1e-3
 """No voxel of a window counts less, so that a corner covered by one window alone keeps its precision in float32."""
 
 
+NO_MARGIN: Final[Size] = (0, 0, 0)
+
+
 def window_starts(length: int, size: int, overlap: float) -> list[int]:
     """Window starts along one axis: a stride of size * (1 - overlap), the last window aligned with the end.
 
@@ -30,15 +33,22 @@ def window_starts(length: int, size: int, overlap: float) -> list[int]:
     return [*range(0, length - size, stride), length - size]
 
 
-def window_boxes(shape: Size, policy: SlidingWindow) -> list[CropBox]:
-    """All windows over a volume, in raster order."""
-    axes = [window_starts(length, size, policy.overlap) for length, size in zip(shape, policy.size, strict=True)]
+def window_boxes(shape: Size, policy: SlidingWindow, margin: Size = NO_MARGIN) -> list[CropBox]:
+    """All windows over a volume, in raster order.
+
+    With a `margin`, the network predicts only what is that far inside a window. Then it is the predicted parts that overlap and
+    cover the volume, and windows reach beyond its border, where there is nothing but padding.
+    """
+    axes = [
+        [start - lost for start in window_starts(length, size - 2 * lost, policy.overlap)]
+        for length, size, lost in zip(shape, policy.size, margin, strict=True)
+    ]
     return [CropBox(start=(x, y, z), size=policy.size, shape=shape) for x, y, z in itertools.product(*axes)]
 
 
-def with_head(boxes: Sequence[CropBox], head: NDArray[np.bool_]) -> list[CropBox]:
-    """The boxes that hold at least one voxel of the head mask (x, y, z), in their order."""
-    return [box for box in boxes if box.view(head).any()]
+def with_head(boxes: Sequence[CropBox], head: NDArray[np.bool_], margin: Size = NO_MARGIN) -> list[CropBox]:
+    """The boxes that predict at least one voxel of the head mask (x, y, z), in their order."""
+    return [box for box in boxes if box.within(margin).view(head).any()]
 
 
 def importance(size: Size, blending: Blending) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from edge_latup.errors import ArtifactError, InputError
 from edge_latup.runtimes.base import Batch, Kernel
 from edge_latup.segmentation.engine import segment
 from edge_latup.segmentation.windows import window_boxes, window_starts
-from edge_latup.spec import CentreCrop, ModelSpec, Size, SlidingWindow
+from edge_latup.spec import Blending, BrainCrop, CentreCrop, ModelSpec, Size, SlidingWindow
 
 LPS = np.array([[-1.0, 0, 0, 100], [0, -1, 0, 120], [0, 0, 2, -70], [0, 0, 0, 1]])
 MODALITIES = ("flair", "t1ce", "t2")
@@ -284,3 +284,115 @@ def test_the_case_is_not_changed() -> None:
     for spatial in (CentreCrop(size=(8, 8, 8)), SlidingWindow(size=(8, 8, 8))):
         segment(Stub(1, 3, 8, 8, 8), spec_of(spatial=spatial), case)
     np.testing.assert_array_equal(stacked(case), before)
+
+
+# Networks whose output is smaller than their input, and networks whose channels are regions.
+
+
+class Valid(Stub):
+    """A network without padding: each voxel's scores from the sum over its neighbourhood, which reaches `margin` voxels far."""
+
+    def __init__(self, margin: Size, size: Size) -> None:
+        super().__init__(1, 3, *size)
+        self.margin = margin
+
+    def infer(self, batch: Batch) -> Batch:
+        self.batches.append(batch)
+        return neighbourhood_scores(batch, self.margin)
+
+
+def neighbourhood_scores(batch: np.ndarray, margin: Size) -> np.ndarray:
+    """(N, 4, smaller): weighted sums, so that a shifted or mirrored neighbourhood gives another result."""
+    reach = [2 * lost + 1 for lost in margin]
+    weights = np.random.default_rng(3).random(reach)
+    around = np.lib.stride_tricks.sliding_window_view(batch.astype(np.float64), reach, axis=(2, 3, 4))
+    return scores(np.einsum("ncxyzabd,abd->ncxyz", around, weights / weights.sum()).astype(np.float32))
+
+
+@settings(max_examples=12)
+@given(
+    st.tuples(*[st.integers(3, 14)] * 3), st.tuples(*[st.integers(0, 2)] * 3), st.sampled_from([0.0, 0.4]), st.booleans(),
+    st.sampled_from(["constant", "gaussian"]), st.integers(0, 3),
+)  # fmt: skip
+def test_every_voxel_is_predicted_with_its_whole_context(
+    shape: Size, margin: Size, overlap: float, mirror: bool, blending: Blending, seed: int
+) -> None:
+    """As one pass over the volume padded with zeros by the margin: windows that overlap agree, so blending changes nothing."""
+    case, size = case_of(shape, seed), tuple(4 + 2 * lost for lost in margin)
+    policy = SlidingWindow(size=size, overlap=overlap, blending=blending, skip_air=False)
+    views = ("mirror",) if mirror else ("identity",)
+    spec = spec_of(spatial=policy, output_margin=margin, normalisation="none", divisor=1, views=views)
+    result = segment(Valid(margin, size), spec, case)
+    image = np.flip(stacked(case), 1) if mirror else stacked(case)
+    padded = np.pad(image, [(0, 0), *((lost, lost) for lost in margin)])
+    whole = neighbourhood_scores(padded[None], margin)[0]
+    whole = np.flip(whole, 1) if mirror else whole
+    ranked = np.sort(whole, axis=0)
+    clear = ranked[-1] - ranked[-2] > 1e-5
+    np.testing.assert_array_equal(result.label[clear], whole.argmax(0)[clear])
+    assert result.label.shape == shape
+
+
+def test_a_centre_crop_predicts_its_inside() -> None:
+    case = case_of((12, 12, 12))
+    label = segment(Valid((1, 0, 2), (8, 8, 8)), spec_of(output_margin=(1, 0, 2), normalisation="none"), case).label
+    crop = stacked(case)[:, 2:10, 2:10, 2:10]
+    expected = np.zeros((12, 12, 12), np.uint8)
+    expected[3:9, 2:10, 4:8] = neighbourhood_scores(crop[None], (1, 0, 2))[0].argmax(0)
+    np.testing.assert_array_equal(label, expected)
+
+
+def test_an_output_of_another_size_than_declared_is_refused() -> None:
+    with pytest.raises(ArtifactError, match=r"gives \(6, 8, 8\) for \(8, 8, 8\), its spec declares \(8, 8, 8\)") as caught:
+        segment(Valid((1, 0, 0), (8, 8, 8)), spec_of(), case_of((12, 12, 12)))
+    assert "output_margin" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"spatial": BrainCrop(size=(8, 8, 8))}, "brain-crop would miss part of the head"),
+        ({"spatial": SlidingWindow(size=(4, 8, 8)), "divisor": 1}, "leaves nothing inside"),
+        ({"views": ("identity", "rotate")}, "not square"),
+    ],
+)
+def test_a_margin_that_does_not_suit_the_policy_is_refused(changes: dict[str, object], told: str) -> None:
+    """In a spec, and where a run overrides what the spec declares."""
+    with pytest.raises(ValueError, match=told):
+        spec_of(output_margin=(2, 1, 1), **changes)
+    overridden = spec_of(output_margin=(2, 1, 1)).model_copy(update=changes)
+    stub = Stub(1, 3, 8, 8, 8)
+    with pytest.raises(InputError, match=told):
+        segment(stub, overridden, case_of((12, 12, 12)))
+    assert not stub.batches
+
+
+@pytest.mark.parametrize("spatial", [CentreCrop(size=(8, 8, 8)), SlidingWindow(size=(8, 8, 8), skip_air=False)])
+@pytest.mark.parametrize("threshold", [None, 0.3])
+def test_regions_are_painted_where_they_are_likely(spatial: CentreCrop | SlidingWindow, threshold: float | None) -> None:
+    case, limit = case_of((8, 8, 8)), threshold or 0.5
+    spec = spec_of(
+        spatial=spatial, regions={"order": ("TC", "ET", "WT")}, normalisation="per_volume_postcrop", post_process={"threshold": threshold}
+    )
+    core, enhancing, whole = scores(min_max(stacked(case))[None])[0, :3] > limit
+    expected = np.where(enhancing, 3, np.where(core, 1, np.where(whole, 2, 0)))
+    np.testing.assert_array_equal(segment(Stub(1, 3, 8, 8, 8, classes=3), spec, case).label, expected)
+    assert len(np.unique(expected)) == 4
+
+
+def test_a_model_with_other_channels_than_regions_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="the model gives 4 classes, its spec declares 3 regions"):
+        segment(Stub(1, 3, 8, 8, 8), spec_of(regions={"order": ("WT", "TC", "ET")}), case_of((8, 8, 8)))
+
+
+@pytest.mark.parametrize("normalisation", ["z_score_nonzero", "none"])
+def test_air_is_told_from_head_by_raw_intensities(normalisation: str) -> None:
+    """Of z-scores half of the head lies below 0, and below any share of the largest value."""
+    case = case_of((24, 8, 8))
+    for image in case.images.values():
+        image[:] = 500  # a head of nearly one intensity, but for one bright voxel
+        image[::2] = 510
+        image[0, 0, 0] = 9000
+        image[16:] = 0
+    spec = spec_of(spatial=SlidingWindow(size=(8, 8, 8), overlap=0.0), normalisation=normalisation)
+    assert segment(Stub(1, 3, 8, 8, 8), spec, case).windows_run == 2

@@ -97,3 +97,14 @@ def test_the_phantom_is_drawn_once_for_artifacts_of_one_spec(monkeypatch: pytest
     parity_input(spec, (48, 40, 32))
     monkeypatch.setattr(module, "make_phantom", lambda *_: pytest.fail("drawn again"))
     parity_input(spec, (48, 40, 32))
+
+
+def test_regions_agree_where_a_voxel_belongs_to_the_same_ones() -> None:
+    """Their likeliest channel says nothing: it changes here where no region does, and stays where one does."""
+    reference = np.float32([[0.9, 0.2, 0.8, 0.1], [0.8, 0.1, 0.6, 0.2]]).reshape(1, 2, 1, 1, 4)
+    candidate = np.float32([[0.8, 0.1, 0.8, 0.1], [0.9, 0.2, 0.4, 0.2]]).reshape(1, 2, 1, 1, 4)
+    assert compare(reference, candidate, regions=True)["argmax_agreement"] == 0.75
+    one = np.float32([0.9, 0.2, 0.6, 0.1]).reshape(1, 1, 1, 1, 4)
+    assert compare(one, 1 - one, regions=True)["argmax_agreement"] == 0.0
+    with pytest.raises(ArtifactError, match="argmax_agreement 0.75"):
+        prove(reference, candidate, NAMES, {"argmax_agreement": 0.8}, regions=True)

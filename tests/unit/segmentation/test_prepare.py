@@ -210,3 +210,28 @@ def test_ringing_around_the_head_is_air() -> None:
     volume[~expected] = np.random.default_rng(0).uniform(-8, 8, np.count_nonzero(~expected))
     np.testing.assert_array_equal(head_mask([volume, np.zeros_like(volume)]), expected)
     np.testing.assert_array_equal(head_mask([np.zeros_like(volume), volume * 0.001]), expected)
+
+
+def test_z_scores_over_voxels_that_are_not_zero_are_monais() -> None:
+    from monai.transforms.intensity.array import NormalizeIntensity
+
+    rng = np.random.default_rng(0)
+    image = rng.normal(300, 80, (3, 6, 5, 4)).astype(np.float32)
+    image[rng.random(image.shape) < 0.4] = 0
+    image[2] = np.where(image[2] > 0, 7, 0)  # constant where it is not zero
+    expected = np.asarray(NormalizeIntensity(nonzero=True, channel_wise=True)(image))
+    found = normalise_before_crop(image, "z_score_nonzero")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert (found[image == 0] == 0).all()
+    np.testing.assert_array_equal(normalise_after_crop(found, "z_score_nonzero"), found)
+
+
+def test_a_channel_of_zeros_has_no_z_score() -> None:
+    image = np.zeros((1, 2, 2, 2), np.float32)
+    np.testing.assert_array_equal(normalise_before_crop(image, "z_score_nonzero"), image)
+
+
+def test_without_normalisation_intensities_go_in_as_they_are() -> None:
+    image = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(normalise_after_crop(normalise_before_crop(image, "none"), "none"), image)

@@ -129,3 +129,39 @@ def test_windows_come_in_raster_order() -> None:
     starts = [box.start for box in window_boxes((20, 20, 20), policy_of((8, 8, 8), 0.25))]
     assert starts == sorted(starts)
     assert len(set(starts)) == len(starts) == len(list(itertools.product(range(3), repeat=3)))
+
+
+# A network whose output is smaller than its input: what is predicted covers the volume, windows reach beyond its border.
+
+margins = st.tuples(*[st.integers(0, 3)] * 3)
+
+
+@given(shapes, windows, margins, overlaps)
+def test_what_windows_predict_covers_the_volume(shape: Size, predicted: Size, margin: Size, overlap: float) -> None:
+    size: Size = tuple(side + 2 * lost for side, lost in zip(predicted, margin, strict=True))  # type: ignore[assignment]
+    boxes = window_boxes(shape, policy_of(size, overlap), margin)
+    assert all(box.size == size for box in boxes)
+    inner = [tuple(start + lost for start, lost in zip(box.start, margin, strict=True)) for box in boxes]
+    assert inner == [box.start for box in window_boxes(shape, policy_of(predicted, overlap))]
+    covered = np.zeros(shape, bool)
+    for box in boxes:
+        box.within(margin).view(covered)[...] = True
+    assert covered.all()
+
+
+def test_slabs_of_19_slices_predict_11_of_them() -> None:
+    starts = [box.start for box in window_boxes((24, 24, 155), policy_of((24, 24, 19), 0.0), (0, 0, 4))]
+    assert [z for _, _, z in starts] == [*range(-4, 140, 11), 140]
+    assert {(x, y) for x, y, _ in starts} == {(0, 0)}
+
+
+@given(small_shapes, small_windows, margins, st.integers(0, 99))
+def test_a_window_is_kept_for_the_head_it_predicts(shape: Size, predicted: Size, margin: Size, seed: int) -> None:
+    head = np.random.default_rng(seed).random(shape) < 0.05
+    size: Size = tuple(side + 2 * lost for side, lost in zip(predicted, margin, strict=True))  # type: ignore[assignment]
+    kept = with_head(window_boxes(shape, policy_of(size, 0.3), margin), head, margin)
+    seen = np.zeros(shape, bool)
+    for box in kept:
+        assert box.within(margin).view(head).any()
+        box.within(margin).view(seen)[...] = True
+    assert seen[head].all()

@@ -21,8 +21,15 @@ def inspect(
     size: Annotated[
         str | None, typer.Option(help="Spatial size, such as 64; the model's own unless given. Not for fixed-size artifacts.")
     ] = None,
+    rules: Annotated[str | None, typer.Option(help="Instead, check an ONNX file or artifact against a runtime's rules: tensorrt.")] = None,
+    dla: Annotated[bool, typer.Option("--dla", help="With --rules: ask also whether a Deep Learning Accelerator could run it.")] = False,
 ) -> None:
     """Print parameters, multiply-accumulates and activation memory of every layer, counted from the graph, and the published figures."""
+    if rules is not None:
+        from edge_latup.cli.rules import show_rules
+
+        show_rules(model, rules, dla=dla)
+        return
     from edge_latup.export.cost import cost_of
     from edge_latup.export.published import remarks
 

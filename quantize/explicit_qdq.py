@@ -123,14 +123,15 @@ def _groups(graph: onnx.GraphProto, index: GraphIndex, wanted: Iterable[str]) ->
     return tuple(sorted(distinct.values()))
 
 
-def insert_qdq(model: onnx.ModelProto, plan: Plan, ranges: Ranges, *, transposed_scales: str = "channel") -> None:
+def insert_qdq(model: onnx.ModelProto, plan: Plan, ranges: Ranges, *, transposed_scales: str = "tensor") -> None:
     """Quantize a graph in place as planned.
 
     Args:
         model: the FP32 model that was planned and calibrated, opset 13 to 20.
         plan: from `plan_int8`.
         ranges: of every tensor of the plan.
-        transposed_scales: "channel" for a scale per output channel in transposed convolutions too, "tensor" for one in all.
+        transposed_scales: "tensor" for one scale in each transposed convolution, "channel" for one per output channel (axis 1).
+            NVIDIA's own sources disagree on that axis (see the rule transposed-axis-unsettled); one scale means the same to all.
 
     Raises:
         InputError: a range is missing or `transposed_scales` is unknown.
@@ -142,9 +143,10 @@ def insert_qdq(model: onnx.ModelProto, plan: Plan, ranges: Ranges, *, transposed
     scales = {name: _scale(group, ranges) for group in plan.groups for name in group}
     pairs = {name: _pair(graph, name, scale) for name, scale in scales.items()}
     layers = [node for node in graph.node if node.op_type in CONVOLUTIONS and name_of(node) in plan.layers]
+    takers = {node.output[0] for node in (*layers, *(node for node in graph.node if _joins(node, scales)))}
     for tensor in pairs:
         for reader in index.readers.get(tensor, []):
-            if tensor in plan.outputs or reader in layers or _joins(reader, scales):
+            if tensor in plan.outputs or reader.output[0] in takers:
                 _reread(reader, tensor, quantized_name(tensor))
     restored = {name: node for layer in layers for name, node in [_quantize_weight(graph, index, layer, transposed_scales)]}
     _place(graph, pairs, list(restored.values()))

@@ -33,6 +33,8 @@ FLOAT_OPERATIONS: Final = (
 INTEGER_OPERATIONS: Final = (
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear",
 )  # fmt: skip
+COMMUTING: Final = ("MaxPool", "Transpose", "Reshape", "Identity", "Flatten", "Squeeze", "Unsqueeze", "Slice")
+"""They only choose or move values, so int8 goes through them unchanged."""
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -44,6 +46,16 @@ def _dequantized(index: GraphIndex, name: str) -> onnx.NodeProto | None:
     """The DequantizeLinear that makes a tensor."""
     maker = index.maker.get(name)
     return maker if maker is not None and maker.op_type == DEQUANTIZE else None
+
+
+def _comes_quantized(index: GraphIndex, name: str) -> bool:
+    """Whether a tensor comes out of DequantizeLinear, maybe through operations that TensorRT moves it across."""
+    maker = index.maker.get(name)
+    if maker is not None and maker.op_type == "Concat":
+        return all(_comes_quantized(index, source) for source in maker.input)
+    if maker is not None and maker.op_type in COMMUTING:
+        return _comes_quantized(index, maker.input[0])
+    return maker is not None and maker.op_type == DEQUANTIZE
 
 
 def _source(index: GraphIndex, dequantize: onnx.NodeProto) -> str:
@@ -67,7 +79,7 @@ def _quantized_layers(model: onnx.ModelProto, index: GraphIndex) -> list[onnx.No
     """Convolutions whose input and weight both come out of DequantizeLinear."""
     return [
         node for node in model.graph.node
-        if node.op_type in CONVOLUTIONS and all(_dequantized(index, name) is not None for name in node.input[:2])
+        if node.op_type in CONVOLUTIONS and all(_comes_quantized(index, name) for name in node.input[:2])
     ]  # fmt: skip
 
 
@@ -153,7 +165,7 @@ def whole_layers(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]:
     for node in model.graph.node:
         if node.op_type not in CONVOLUTIONS:
             continue
-        quantized = [_dequantized(index, name) is not None for name in node.input[:2]]
+        quantized = [_comes_quantized(index, name) for name in node.input[:2]]
         if quantized[0] != quantized[1] and (quantized[1] or not _is_transposed_output(index, node.input[0])):
             yield "half-quantized", name_of(node), f"its {'input' if quantized[0] else 'weight'} is quantized, its other side is not"
         if len(node.input) > 2 and node.input[2] and not index.is_constant(node.input[2]):
@@ -189,9 +201,9 @@ def _is_transposed_output(index: GraphIndex, name: str) -> bool:
 
 
 def transposed_outputs(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]:
-    """A quantized transposed convolution has Q/DQ on its output."""
+    """A quantized transposed convolution in 3-D has Q/DQ on its output; in 2-D it runs in INT8 without."""
     for layer in _quantized_layers(model, index):
-        if layer.op_type == "ConvTranspose":
+        if layer.op_type == "ConvTranspose" and len(_weight_shape(index, layer)) == 5:
             end = _past_activation(index, layer.output[0])
             readers = index.readers.get(end, [])
             if not readers or any(reader.op_type != QUANTIZE for reader in readers):
@@ -217,8 +229,11 @@ def concat_scales(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]
         around += [reader for reader in index.readers.get(node.output[0], []) if reader.op_type == QUANTIZE]
         scales = [index.constant(near.input[1]) for near in around if near is not None]
         known = {float(scale.item()) for scale in scales if scale is not None and scale.size == 1}
+        quantized = sum(_dequantized(index, name) is not None for name in node.input)
         if len(known) > 1:
             yield "concat-scales", name_of(node), f"its inputs and output have {len(known)} different scales"
+        elif 0 < quantized < len(node.input):
+            yield "concat-scales", name_of(node), f"{quantized} of its {len(node.input)} inputs are quantized"
 
 
 def behind_resize(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]:

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.artifact import Artifact
-from edge_latup.errors import ArtifactError
+from edge_latup.errors import ArtifactError, InputError
 from edge_latup.manifest import Manifest, Parity
 from edge_latup.quantize.calibration import Image
 from edge_latup.quantize.explicit_qdq import MIN_CHANNELS, insert_qdq, plan_int8
 from edge_latup.quantize.onnx_graph import opset_of
-from edge_latup.quantize.ranges import minmax_ranges
+from edge_latup.quantize.ranges import ESTIMATORS
 from edge_latup.quantize.tensorrt_checks import FLOAT_OPERATIONS, HALF_SCALES_OPSET
 from edge_latup.quantize.tensorrt_rules import check_file, refuse_errors
 from edge_latup.segmentation.parity import INPUT, compare, parity_input
@@ -28,7 +28,7 @@ from edge_latup.segmentation.parity import INPUT, compare, parity_input
 if TYPE_CHECKING:
     import onnx
 
-OPTIONS: Final[dict[str, Any]] = {"min_channels": MIN_CHANNELS, "transposed_scales": "channel", "ranges": "min-max"}
+OPTIONS: Final[dict[str, Any]] = {"min_channels": MIN_CHANNELS, "transposed_scales": "tensor", "ranges": "min-max"}
 SIMULATED: Final = "reference numerics: Q/DQ simulated in float, not executed in TensorRT"
 
 
@@ -44,7 +44,7 @@ def tensorrt_int8(
         inputs: calibration inputs float32 (1, C, D, H, W).
         min_channels: convolutions with fewer on one side stay float.
         transposed_scales: see `insert_qdq`.
-        ranges: how ranges are found; recorded, and "min-max" is the only way yet.
+        ranges: how they are found, one of `ranges.ESTIMATORS`.
         keep_float: modules that stay float.
         float_precision: "fp32" or "fp16", the type of the float part in the graph: TensorRT 11 only builds what is typed so.
 
@@ -54,9 +54,11 @@ def tensorrt_int8(
     """
     import onnx
 
+    if ranges not in ESTIMATORS:
+        raise InputError(f"ranges {ranges!r} are not known", f"choose one of: {', '.join(ESTIMATORS)}")
     model = onnx.load(source, load_external_data=False)
     plan = plan_int8(model.graph, keep_float=keep_float, min_channels=min_channels)
-    insert_qdq(model, plan, minmax_ranges(source, plan.tensors, inputs), transposed_scales=transposed_scales)
+    insert_qdq(model, plan, ESTIMATORS[ranges](source, plan.tensors, inputs), transposed_scales=transposed_scales)
     if float_precision == "fp16":
         model = type_float16(model)
     onnx.checker.check_model(model, full_check=True)

@@ -13,7 +13,7 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What a multiplication is done in. INT8 artifacts keep a float part (norms, attention, softmax)."""
 Storage = Literal["float32", "float16", "bfloat16", "int8"]
 """What the weights are stored in, which says nothing of how fast the model runs."""
-RuntimeName = Literal["openvino", "onnxruntime", "pytorch"]
+RuntimeName = Literal["openvino", "onnxruntime", "pytorch", "tensorrt"]
 Format = Literal["onnx", "openvino-ir", "checkpoint"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
-from edge_latup.quantize import static_int8, surgery, weights
+from edge_latup.quantize import static_int8, surgery, tensorrt_int8, weights
 from edge_latup.quantize.calibration import Calibration, Image
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
@@ -32,6 +32,8 @@ class Recipe:
     runtimes: tuple[RuntimeName, ...]
     packages: tuple[str, ...]
     options: Options = field(default_factory=dict)
+    floats: tuple[Precision, ...] = ()
+    """What the float part may be computed in beside int8; none where the recipe does not mix precisions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,10 @@ def _openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], options:
 
 def _onnxruntime_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
     static_int8.onnxruntime_int8(source, folder, inputs)
+
+
+def _tensorrt_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
+    tensorrt_int8.tensorrt_int8(source, folder, inputs, **options)
 
 
 def _onnxruntime_dynamic(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
@@ -115,8 +121,10 @@ METHODS: Final[dict[str, Method]] = {
         precision="int8", float_precision="fp32", storage="int8", needs_calibration=True,
         recipes={
             "openvino": Recipe(write=_openvino_int8, format="openvino-ir", runtimes=("openvino",), packages=("openvino", "nncf"),
-                               options={"preset": "mixed"}),
+                               options={"preset": "mixed"}, floats=("fp32", "bf16", "fp16")),
             "onnxruntime": Recipe(write=_onnxruntime_int8, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime")),
+            "tensorrt": Recipe(write=_tensorrt_int8, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
+                               options=tensorrt_int8.OPTIONS, floats=("fp32", "fp16")),
         },
     ),
 }  # fmt: skip
@@ -201,13 +209,21 @@ def _mixed(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision
     """Options of a recipe that mixes precisions.
 
     Raises:
-        InputError: the recipe cannot, or the float part would be no float.
+        InputError: the recipe cannot, or not with that float part.
     """
-    if (keep_float or float_precision) and recipe.write is not _openvino_int8:
-        raise InputError("only int8 for OpenVINO mixes precisions", "leave out --keep-float and --float-precision, or add --method int8")
+    if (keep_float or float_precision) and not recipe.floats:
+        raise InputError(
+            "only int8 for OpenVINO and TensorRT mixes precisions", "leave out --keep-float and --float-precision, or add --method int8"
+        )
     if float_precision == "int8":
         raise InputError("a float part cannot be int8", "use fp32 or bf16")
-    return {"keep_float": tuple(keep_float)} if keep_float else {}
+    if float_precision is not None and float_precision not in recipe.floats:
+        raise InputError(
+            f"the float part of int8 for {recipe.runtimes[0]} cannot be {float_precision}", f"use {' or '.join(recipe.floats)}"
+        )
+    # OpenVINO computes the float part in what it is told when it opens the file; TensorRT in what the graph's types say.
+    typed = {"float_precision": float_precision} if float_precision and recipe.write is _tensorrt_int8 else {}
+    return typed | ({"keep_float": tuple(keep_float)} if keep_float else {})
 
 
 def _asked_first(runtimes: tuple[RuntimeName, ...], asked: RuntimeName) -> tuple[RuntimeName, ...]:
@@ -221,6 +237,8 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, toleran
     Raises:
         ArtifactError: the distance breaks the tolerance.
     """
+    if runtime == "tensorrt":
+        return tensorrt_int8.examine(reference, draft)
     batch = parity_input(draft.manifest.spec, draft.manifest.spec.spatial.size)
     with open_session(reference, runtime) as session:
         expected = session.infer(batch)

@@ -26,6 +26,8 @@ def inspect(
     runtime: Annotated[str | None, typer.Option(help="With --audit: the runtime; the artifact's first unless given.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="With --audit: run it a few times and share out the time.")] = False,
     threads: Annotated[int, typer.Option(min=0, help="With --audit: CPU threads; 0 uses every core this process may use.")] = 0,
+    rules: Annotated[str | None, typer.Option(help="Instead, check an ONNX file or artifact against a runtime's rules: tensorrt.")] = None,
+    dla: Annotated[bool, typer.Option("--dla", help="With --rules: ask also whether a Deep Learning Accelerator could run it.")] = False,
 ) -> None:
     """Print parameters, multiply-accumulates and activation memory of every layer, counted from the graph, and the published figures."""
     if audit:
@@ -35,6 +37,11 @@ def inspect(
         return
     if runtime is not None or profile or threads:
         raise InputError("--runtime, --profile and --threads are for --audit", "add --audit")
+    if rules is not None:
+        from edge_latup.cli.rules import show_rules
+
+        show_rules(model, rules, dla=dla)
+        return
     from edge_latup.export.cost import cost_of
     from edge_latup.export.published import remarks
 

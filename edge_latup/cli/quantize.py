@@ -1,56 +1,141 @@
-"""`edge-latup quantize`: an FP32 artifact to a smaller or faster one."""
+"""`edge-latup quantize`: an FP32 artifact to a smaller or faster one, for one runtime or for all."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
-from edge_latup.artifact import open_artifact, refuse_existing
+from edge_latup.artifact import Artifact, open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
-    from edge_latup.manifest import Precision
+    from edge_latup.manifest import Manifest, Precision
+    from edge_latup.quantize.calibration import Calibration
+    from edge_latup.quantize.every_runtime import Outcome
+
+ALL: Final = "all"
+COLUMNS: Final = ("runtime", "artifact", "MB", "of FP32", "same class", "relative L2", "rules", "compared in")
 
 
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
     out: OutArtifact,
     method: Annotated[str, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
-    runtime: Annotated[str, typer.Option(help="The runtime that will run it.")] = "openvino",
+    runtime: Annotated[
+        str, typer.Option(help="The runtime that will run it; with all, --out is a folder for an artifact for each runtime.")
+    ] = "openvino",
     calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
     crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,
     keep_float: Annotated[list[str] | None, typer.Option(help="Module that int8 leaves in float, like decoder1; may be repeated.")] = None,
-    float_precision: Annotated[str | None, typer.Option(help="What int8's float part is computed in: fp32 or bf16.")] = None,
+    float_precision: Annotated[
+        str | None, typer.Option(help="What int8's float part is computed in: fp32, bf16 (OpenVINO) or fp16 (TensorRT).")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compress an FP32 artifact for the runtime that will run it, and run it there once."""
+    """Compress an FP32 artifact for the runtime that will run it, and run it there once. TensorRT's file is checked, not run."""
+    from edge_latup.quantize.methods import check_calibration
+
+    if float_precision not in (None, "fp32", "bf16", "fp16"):
+        raise InputError(f"--float-precision {float_precision!r} is not known", "choose fp32, bf16 or fp16")
+    summary = _summary(method, runtime)
+    check_calibration(method, given=bool(calibration))
+    _refuse_taken(method, runtime, out, overwrite)
+    source = open_artifact(artifact)
+    inputs = _calibrate(source, calibration, crops_per_case)
+    output.note(f"{method} for {'every runtime' if runtime == ALL else runtime}: {summary}")
+    options: dict[str, Any] = {
+        "calibration": inputs, "keep_float": keep_float or (), "float_precision": cast("Precision | None", float_precision),
+        "overwrite": overwrite,
+    }  # fmt: skip
+    if runtime == ALL:
+        _for_all(source, method, out, options)
+    else:
+        _for_one(source, method, out, runtime, options)
+
+
+def _summary(method: str, runtime: str) -> str:
+    """What the method does; refuses one that makes nothing for the runtime, before anything slow."""
+    from edge_latup.quantize.methods import METHODS, choose
+
+    if runtime != ALL:
+        return choose(method, parse_runtime(runtime))[0].summary
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}", f"choose one of: {', '.join(METHODS)}")
+    return METHODS[method].summary
+
+
+def _refuse_taken(method: str, runtime: str, out: Path, overwrite: bool) -> None:
+    from edge_latup.quantize.every_runtime import folders_of
+
+    if runtime == ALL:
+        folders_of(method, out, overwrite=overwrite)
+    else:
+        refuse_existing(out, overwrite)
+
+
+def _calibrate(source: Artifact, folders: list[Path] | None, crops_per_case: int) -> Calibration | None:
     from edge_latup.quantize.calibration import make_calibration
-    from edge_latup.quantize.methods import check_calibration, choose
+
+    if not folders:
+        return None
+    output.note("reading calibration cases")
+    return make_calibration(folders, source.manifest.spec, crops_per_case=crops_per_case)
+
+
+def _for_one(source: Artifact, method: str, out: Path, runtime: str, options: dict[str, Any]) -> None:
     from edge_latup.quantize.methods import quantize as compress
 
-    if float_precision not in (None, "fp32", "bf16"):
-        raise InputError(f"--float-precision {float_precision!r} is not known", "choose fp32 or bf16")
-    chosen, _ = choose(method, parse_runtime(runtime))
-    check_calibration(method, given=bool(calibration))
-    refuse_existing(out, overwrite)
-    source = open_artifact(artifact)
-    inputs = None
-    if calibration:
-        output.note("reading calibration cases")
-        inputs = make_calibration(calibration, source.manifest.spec, crops_per_case=crops_per_case)
-    output.note(f"{method} for {runtime}: {chosen.summary}")
-    made = compress(
-        source, method, out, runtime=parse_runtime(runtime), calibration=inputs, keep_float=keep_float or (),
-        float_precision=cast("Precision | None", float_precision), overwrite=overwrite,
-    )  # fmt: skip
-    share = made.manifest.model_size / source.manifest.model_size
-    moved = made.manifest.parity[-1]
+    made = compress(source, method, out, runtime=parse_runtime(runtime), **options).manifest
+    share = made.model_size / source.manifest.model_size
+    where = " (reference numerics, not executed in TensorRT)" if runtime == "tensorrt" else ""
     output.result(
-        made.manifest.model_dump(mode="json"),
-        f"{out}: {made.manifest.model_size / 1e6:.2f} MB ({share:.1%} of the FP32 file); "
-        f"on one phantom crop the same class as FP32 in {moved.argmax_agreement:.4%} of voxels",
+        made.model_dump(mode="json"),
+        f"{out}: {made.model_size / 1e6:.2f} MB ({share:.1%} of the FP32 file); "
+        f"on one phantom crop the same class as FP32 in {made.parity[-1].argmax_agreement:.4%} of voxels{where}",
     )
+
+
+def _for_all(source: Artifact, method: str, out: Path, options: dict[str, Any]) -> None:
+    """Make them all, tell what became of each, and end with the exit code of the first that failed."""
+    from edge_latup.cli.rules import show_findings
+    from edge_latup.quantize.every_runtime import quantize_for_all
+
+    outcomes = quantize_for_all(source, method, out, progress=output.note, **options)
+    output.table(f"{method} of {source.manifest.name}", COLUMNS, [_row(outcome, source.manifest) for outcome in outcomes], left=2)
+    for outcome in outcomes:
+        show_findings(outcome.findings, f"{outcome.runtime}: rules")
+    output.result([_data(outcome) for outcome in outcomes])
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    for error in failed:
+        output.error(error)
+    if failed:
+        raise typer.Exit(failed[0].exit_code)
+
+
+def _row(outcome: Outcome, source: Manifest) -> tuple[str, ...]:
+    if outcome.made is None:
+        return (outcome.runtime, "not made", *[""] * (len(COLUMNS) - 2))
+    made, parity = outcome.made.manifest, outcome.made.manifest.parity[-1]
+    counts = [sum(finding.severity == severity for finding in outcome.findings) for severity in ("error", "warning")]
+    rules = f"{counts[0]} errors, {counts[1]} warnings" if outcome.runtime == "tensorrt" else ""
+    where = "reference numerics" if outcome.runtime == "tensorrt" else outcome.runtime
+    return (
+        outcome.runtime, str(outcome.made.folder), f"{made.model_size / 1e6:.2f}", f"{made.model_size / source.model_size:.1%}",
+        f"{parity.argmax_agreement:.4%}", f"{parity.relative_l2:.4f}", rules, where,
+    )  # fmt: skip
+
+
+def _data(outcome: Outcome) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "runtime": outcome.runtime,
+        "folder": None if outcome.made is None else str(outcome.made.folder),
+        "manifest": None if outcome.made is None else outcome.made.manifest.model_dump(mode="json"),
+        "error": None if outcome.error is None else {"message": outcome.error.message, "hint": outcome.error.hint},
+        "findings": [asdict(finding) for finding in outcome.findings],
+    }

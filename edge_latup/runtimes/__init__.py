@@ -7,19 +7,21 @@ from typing import Final
 from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError, MissingDependencyError
 from edge_latup.manifest import RuntimeName
-from edge_latup.runtimes import onnxruntime, openvino, pytorch
+from edge_latup.runtimes import onnxruntime, openvino, pytorch, tensorrt
 from edge_latup.runtimes.base import RuntimeModule, Session, SessionOptions
 
 RUNTIMES: Final[dict[RuntimeName, RuntimeModule]] = {
     "openvino": openvino,
     "onnxruntime": onnxruntime,
     "pytorch": pytorch,
+    "tensorrt": tensorrt,
 }
 
 INSTALL: Final[dict[RuntimeName, str]] = {
     "openvino": "pip install 'edge-latup[core]'",
     "onnxruntime": "pip install 'edge-latup[onnxruntime]'",
     "pytorch": "pip install 'edge-latup[engineer]'",
+    "tensorrt": tensorrt.BUILD,
 }
 
 
@@ -27,6 +29,7 @@ MAKE: Final[dict[RuntimeName, str]] = {
     "openvino": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime openvino",
     "onnxruntime": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime onnxruntime",
     "pytorch": "edge-latup export CHECKPOINT --reference --out ARTIFACT",
+    "tensorrt": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method int8 --runtime tensorrt",
 }
 """What makes an artifact for a runtime."""
 
@@ -36,7 +39,7 @@ def choose_runtime(artifact: Artifact, runtime: RuntimeName | None = None) -> Ru
 
     Raises:
         ArtifactError: the artifact was not made for that runtime.
-        MissingDependencyError: the runtime is not installed.
+        MissingDependencyError: the runtime is not installed, or is executed elsewhere.
     """
     chosen = runtime or artifact.manifest.runtimes[0]
     if chosen not in artifact.manifest.runtimes:
@@ -44,7 +47,8 @@ def choose_runtime(artifact: Artifact, runtime: RuntimeName | None = None) -> Ru
         hint = f"use {made_for}, or make an artifact for {chosen}: {MAKE[chosen]}"
         raise ArtifactError(f"{artifact.folder} was made for {made_for}, not for {chosen}", hint)
     if not RUNTIMES[chosen].is_available():
-        raise MissingDependencyError(f"runtime {chosen} is not installed", INSTALL[chosen])
+        message = tensorrt.NOT_EXECUTED if chosen == "tensorrt" else f"runtime {chosen} is not installed"
+        raise MissingDependencyError(message, INSTALL[chosen])
     return chosen
 
 

@@ -28,7 +28,7 @@ PRECISIONS = {"f32", "bf16", "f16", "i8", "u8", "i32", "i64"}
 PACKAGE = {"openvino": "openvino", "onnxruntime": "onnxruntime", "pytorch": "torch"}
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=[name for name in RUNTIMES if name != "tensorrt"])  # executed elsewhere: unit/runtimes/test_tensorrt.py
 def runtime(request: pytest.FixtureRequest) -> RuntimeName:
     name: RuntimeName = request.param
     return name

@@ -69,3 +69,36 @@ def test_no_such_artifact(cli: Command, tmp_path: Path) -> None:
     assert done.code == 2
     assert "is not an artifact" in done.err
     assert "edge-latup export" in done.err.split("hint: ")[1]
+
+
+def test_one_command_makes_an_artifact_for_every_runtime(
+    cli: Command, tiny_fp32: Artifact, calibration_cases: Path, tmp_path: Path
+) -> None:
+    arguments = ("quantize", tiny_fp32.folder, "--method", "int8", "--runtime", "all", "--calibration", calibration_cases)
+    done = cli(*arguments, "--out", tmp_path / "all")
+    assert done.code == 0, done.err
+    manifests = {runtime: open_artifact(tmp_path / "all" / runtime).manifest for runtime in ("openvino", "onnxruntime", "tensorrt")}
+    assert len({manifest.calibration for manifest in manifests.values()}) == 1
+    for runtime, manifest in manifests.items():
+        assert runtime in done.out
+        assert f"{manifest.parity[-1].argmax_agreement:.4%}" in done.out
+    assert "0 errors, 15 warnings" in done.out
+    assert "reference numerics" in done.out
+    again = cli(*arguments, "--out", tmp_path / "all")
+    assert again.code == 2
+    assert "exists" in again.err
+
+
+def test_a_failure_among_them_is_told_and_sets_the_exit_code(
+    cli: Command, tiny_fp32: Artifact, calibration_cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_latup.quantize.methods.installed", lambda package: package != "nncf")
+    done = cli(
+        "--json", "quantize", tiny_fp32.folder, "--method", "int8", "--runtime", "all", "--calibration", calibration_cases,
+        "--out", tmp_path / "all",
+    )  # fmt: skip
+    assert done.code == 3
+    assert "int8 for openvino needs nncf" in done.err
+    assert [entry["manifest"] is not None for entry in done.data] == [False, True, True]
+    assert "needs nncf" in done.data[0]["error"]["message"]
+    assert {finding["severity"] for finding in done.data[2]["findings"]} == {"warning"}

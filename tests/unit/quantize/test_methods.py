@@ -28,7 +28,10 @@ from edge_latup.segmentation.parity import compare, parity_input
 from edge_latup.targets.diagnosis import diagnose
 
 needs_bf16 = pytest.mark.skipif("bf16" not in diagnose().openvino_precisions, reason="this CPU does not compute in bf16")
-MADE: tuple[tuple[str, RuntimeName], ...] = tuple((name, runtime) for name, method in METHODS.items() for runtime in method.recipes)
+MADE: tuple[tuple[str, RuntimeName], ...] = tuple(
+    (name, runtime) for name, method in METHODS.items() for runtime in method.recipes if runtime != "tensorrt"
+)
+"""What is executed here; TensorRT's is in test_tensorrt_int8.py."""
 EVERY = [pytest.param(*made, marks=needs_bf16 if made[0] == "bf16" else ()) for made in MADE]
 # Relative L2 of the output on real-looking input. Stored weights are off by 1/254 (int8), 2^-12 (fp16), 2^-9 (bf16) of
 # their size; eighteen layers add that up like a random walk (x 4.2), and the sharpened random output layer triples it.
@@ -273,7 +276,7 @@ def test_the_float_part_of_int8_may_be_computed_in_another_precision(
     [
         ("int8", {"keep_float": ("decoder9",)}, "no convolution belongs to 'decoder9'"),
         ("int8", {"float_precision": "int8"}, "cannot be int8"),
-        ("dynamic-range", {"keep_float": ("decoder1",)}, "only int8 for OpenVINO mixes"),
+        ("dynamic-range", {"keep_float": ("decoder1",)}, "only int8 for OpenVINO and TensorRT mixes"),
     ],
 )
 def test_a_mix_that_cannot_be_made_is_refused(

@@ -1,0 +1,231 @@
+"""Channel equalisation: every channel of a tensor gets a like range, so that one scale for the whole tensor wastes no bits on most.
+
+INT8 runtimes give an activation one scale, and a channel whose values are a hundred times smaller than its neighbour's is left with
+two or three of the 256 levels. What a convolution or a norm writes may be divided by a factor per channel, if whatever reads the channel
+multiplies it back in its weights: LeakyReLU, max pooling, nearest up-sampling, spatial means and gates let positive factors through. The
+factors are powers of two, so in floating point the network stays the same to the last bit (but for values below 1e-38).
+
+The idea is that of cross-layer equalisation (Nagel et al., Data-Free Quantization, ICCV 2019) and SmoothQuant (Xiao et al., ICML 2023);
+here the factors run through skip connections, whose two branches must share one scale, and through squeeze-and-excitation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+Channels = NDArray[np.int64]
+"""For each channel of a tensor, the number of its factor."""
+Peaks = Mapping[str, NDArray[np.float32]]
+"""Largest magnitude of each channel of a tensor, by the tensor's name."""
+
+TRANSPARENT: Final = ("LeakyRelu", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout")
+"""Operations of one input that give f(x) for x, and s f(x) for s x, channel by channel, for every positive s."""
+QUIETEST: Final = 2.0**-6
+"""A channel's factor is at least this share of its tensor's largest: a channel that is silent in the calibration cases may speak up."""
+
+
+@dataclass
+class _Plan:
+    """Which channel of which weight carries which factor."""
+
+    factors: int = 0
+    fixed: set[int] = field(default_factory=set)
+    """Factors that must stay 1, because something reads the channel that cannot take it back."""
+    of: dict[str, Channels] = field(default_factory=dict)
+    divided: list[tuple[str, int, Channels]] = field(default_factory=list)
+    """(weight or bias, its axis, factors to divide by)."""
+    multiplied: list[tuple[str, int, Channels]] = field(default_factory=list)
+    watched: list[str] = field(default_factory=list)
+
+    def fresh(self, count: int) -> Channels:
+        """Numbers of new factors."""
+        self.factors += count
+        return np.arange(self.factors - count, self.factors)
+
+    def fix(self, names: Sequence[str]) -> None:
+        """Keep the channels of tensors as they are."""
+        for name in names:
+            if name in self.of:
+                self.fixed.update(self.of[name].tolist())
+
+
+class _Graph:
+    """An ONNX graph with what the walk over it looks up."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        from onnx import numpy_helper
+
+        self.graph = graph
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.outputs = [output.name for output in graph.output]
+        readers = [name for node in graph.node for name in node.input]
+        self.shared = {name for name in self.constants if readers.count(name) > 1}
+
+    def own(self, name: str) -> bool:
+        """Whether a name is a float32 constant that one node alone reads."""
+        return name in self.constants and name not in self.shared and self.constants[name].dtype == np.float32
+
+    @staticmethod
+    def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+        """An attribute's value."""
+        from onnx import helper
+
+        return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
+
+
+def _plan(graph: _Graph) -> _Plan:
+    """Walk the graph once, in its topological order."""
+    plan = _Plan()
+    for node in graph.graph.node:
+        handler = _HANDLERS.get(node.op_type, _opaque)
+        handler(graph, plan, node)
+    plan.fix(graph.outputs)
+    return plan
+
+
+def _opaque(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    """An operation that factors do not pass."""
+    plan.fix(node.input)
+
+
+def _transparent(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    if node.input[0] in plan.of:
+        plan.of[node.output[0]] = plan.of[node.input[0]]
+    plan.fix(node.output[1:])
+
+
+def _convolution(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    """Takes the factors of what it reads into its weights, and gives its own to what it writes."""
+    own = all(graph.own(name) for name in node.input[1:] if name)
+    if not own or graph.attribute(node, "group", 1) != 1:
+        return _opaque(graph, plan, node)
+    read, written = (0, 1) if node.op_type == "ConvTranspose" else (1, 0)
+    weight = node.input[1]
+    if node.input[0] in plan.of:
+        plan.multiplied.append((weight, read, plan.of[node.input[0]]))
+        plan.watched.append(node.input[0])
+    made = plan.fresh(graph.constants[weight].shape[written])
+    plan.of[node.output[0]] = made
+    plan.divided.append((weight, written, made))
+    plan.divided += [(bias, 0, made) for bias in node.input[2:] if bias]
+    return None
+
+
+def _norm(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    """Does not let factors through, because of its epsilon, but its scale and bias can make them."""
+    plan.fix(node.input[:1])
+    if not all(graph.own(name) for name in node.input[1:3]):
+        return
+    made = plan.fresh(len(graph.constants[node.input[1]]))
+    plan.of[node.output[0]] = made
+    plan.divided += [(name, 0, made) for name in node.input[1:3]]
+
+
+def _dense(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    """A dense layer over channels, as in squeeze-and-excitation, takes factors into its weights."""
+    if node.input[0] not in plan.of:
+        return None
+    plain = graph.own(node.input[1]) and not graph.attribute(node, "transA", 0)
+    if not plain:
+        return _opaque(graph, plan, node)
+    axis = 1 if graph.attribute(node, "transB", 0) else 0
+    plan.multiplied.append((node.input[1], axis, plan.of[node.input[0]]))
+    return None
+
+
+def _concat(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    known = all(name in plan.of for name in node.input)
+    if graph.attribute(node, "axis", None) != 1 or not known:
+        return _opaque(graph, plan, node)
+    plan.of[node.output[0]] = np.concatenate([plan.of[name] for name in node.input])
+    return None
+
+
+def _mean(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    """A mean over space; one over the batch or over channels is opaque."""
+    axes = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
+    spatial = axes is not None and axes.size > 0 and bool((axes >= 2).all())
+    return _transparent(graph, plan, node) if spatial else _opaque(graph, plan, node)
+
+
+def _gate(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    """A product of a tensor with another that carries no factors."""
+    carrying = [name for name in node.input if name in plan.of]
+    if len(carrying) != 1 or any(name in graph.constants for name in node.input):
+        return _opaque(graph, plan, node)
+    plan.of[node.output[0]] = plan.of[carrying[0]]
+    plan.watched.append(carrying[0])
+    return None
+
+
+def _resize(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
+    linear = graph.attribute(node, "mode", b"nearest") in (b"nearest", b"linear")
+    outside = graph.attribute(node, "coordinate_transformation_mode", b"half_pixel") == b"tf_crop_and_resize"
+    return _transparent(graph, plan, node) if linear and not outside else _opaque(graph, plan, node)
+
+
+_HANDLERS: Final[dict[str, Any]] = {
+    **dict.fromkeys(TRANSPARENT, _transparent),
+    **dict.fromkeys(("Conv", "ConvTranspose"), _convolution),
+    **dict.fromkeys(("Gemm", "MatMul"), _dense),
+    "InstanceNormalization": _norm,
+    "Concat": _concat,
+    "ReduceMean": _mean,
+    "Mul": _gate,
+    "Resize": _resize,
+}
+
+
+def tensors_to_watch(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the tensors whose peaks `equalise` needs: what convolutions read, and the network made."""
+    plan = _plan(_Graph(model.graph))
+    return tuple(dict.fromkeys(plan.watched))
+
+
+def _factors(plan: _Plan, peaks: Peaks) -> NDArray[np.float32]:
+    """Powers of two near each channel's largest peak; 1 where it must not change or was not watched."""
+    largest = np.zeros(plan.factors)
+    for name in plan.watched:
+        peak = np.asarray(peaks[name], np.float64)
+        np.maximum.at(largest, plan.of[name], np.maximum(peak, peak.max() * QUIETEST))
+    largest[list(plan.fixed)] = 0
+    known = largest > 0
+    largest[~known] = 1
+    return np.exp2(np.round(np.log2(largest))).astype(np.float32)
+
+
+def equalise(model: onnx.ModelProto, peaks: Peaks) -> int:
+    """Give the channels of every tensor that a convolution reads like ranges, in place.
+
+    Args:
+        model: float32 ONNX; see `tensors_to_watch`.
+        peaks: largest magnitude of each channel of those tensors over the calibration inputs.
+
+    Returns:
+        How many channels were given a factor other than 1.
+    """
+    from onnx import numpy_helper
+
+    graph = _Graph(model.graph)
+    plan = _plan(graph)
+    factors = _factors(plan, peaks)
+    scale = {name: np.ones((), np.float32) for name, _, _ in (*plan.divided, *plan.multiplied)}
+    for names, sign in ((plan.divided, -1), (plan.multiplied, 1)):
+        for name, axis, numbers in names:
+            scale[name] = scale[name] * _along(factors[numbers] ** sign, axis, graph.constants[name].ndim)
+    for tensor in model.graph.initializer:
+        if tensor.name in scale:
+            tensor.CopyFrom(numpy_helper.from_array(graph.constants[tensor.name] * scale[tensor.name], tensor.name))
+    return int((factors != 1).sum())
+
+
+def _along(values: NDArray[np.float32], axis: int, axes: int) -> NDArray[np.float32]:
+    return values.reshape([-1 if index == axis else 1 for index in range(axes)])

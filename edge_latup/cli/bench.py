@@ -98,6 +98,14 @@ def one_count(text: str) -> int:
 
 
 def show_run(run: LoadedRun) -> None:
+    """Write the run's tables beside its records and print them, or the run as JSON."""
+    from edge_latup.bench import table
+
+    print_run(run)
+    output.result(table.as_data(run), f"records and tables in {run.folder}")
+
+
+def print_run(run: LoadedRun) -> None:
     """Write the run's tables beside its records and print them."""
     from edge_latup.bench import table
     from edge_latup.bench.cautions import cautions
@@ -110,4 +118,3 @@ def show_run(run: LoadedRun) -> None:
     output.line(f"machine: {run.record.host.summary}")
     for caution in cautions(run):
         output.warning(str(caution))
-    output.result(table.as_data(run), f"records and tables in {run.folder}")

@@ -75,6 +75,14 @@ def _asked(runtimes: str) -> list[RuntimeName]:
 
 
 def show_sweep(made: LoadedSweep) -> None:
+    """Write the sweep's tables beside its rows and print them, or the sweep as JSON."""
+    from edge_latup.bench import sweep_table as table
+
+    print_sweep(made)
+    output.result(table.as_data(made), f"rows and tables in {made.folder}")
+
+
+def print_sweep(made: LoadedSweep) -> None:
     """Write tables beside the rows and print tables, what was not measured, and the verdicts."""
     from edge_latup.bench import sweep_table as table
     from edge_latup.bench.sweep_verdict import sweep_verdicts
@@ -91,7 +99,6 @@ def show_sweep(made: LoadedSweep) -> None:
         output.line(f"{title(verdict.isa)}:")
         for line in table.verdict_lines(verdict):
             output.line(f"  {line}")
-    output.result(table.as_data(made), f"rows and tables in {made.folder}")
 
 
 def check(made: LoadedSweep) -> None:

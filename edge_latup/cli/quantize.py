@@ -10,6 +10,7 @@ import typer
 from edge_latup.artifact import open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
+from edge_latup.cli.quantize_all import quantize_every
 from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,15 +20,24 @@ if TYPE_CHECKING:
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
     out: OutArtifact,
-    method: Annotated[str, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
+    method: Annotated[str | None, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")] = None,
     runtime: Annotated[str, typer.Option(help="The runtime that will run it.")] = "openvino",
     calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
     crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,
     keep_float: Annotated[list[str] | None, typer.Option(help="Module that int8 leaves in float, like decoder1; may be repeated.")] = None,
     float_precision: Annotated[str | None, typer.Option(help="What int8's float part is computed in: fp32 or bf16.")] = None,
     overwrite: Overwrite = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every method for every runtime installed here, each in a folder below --out.")
+    ] = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once."""
+    if every:
+        others = {"--method": bool(method), "--keep-float": bool(keep_float), "--float-precision": bool(float_precision)}
+        quantize_every(artifact, out, calibration or [], crops_per_case, others | {"--overwrite": overwrite})
+        return
+    if method is None:
+        raise InputError("no method is named", "add --method, or --all for every one")
     from edge_latup.quantize.calibration import make_calibration
     from edge_latup.quantize.methods import check_calibration, choose
     from edge_latup.quantize.methods import quantize as compress

@@ -105,7 +105,7 @@ def run_full(
     with watch.stage("sweep"):
         sweep = _sweep(made, run, folder / "sweep", command, progress, isas)
     with watch.stage("report"):
-        report = render_report(run.folder, folder / "report.html")
+        report = render_report(run.folder, folder / "report.html", sweep)
     return Full(run=run, sweep=sweep, report=report, audit=audit, decisions=decisions, seconds=watch.seconds)
 
 

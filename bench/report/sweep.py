@@ -74,7 +74,7 @@ def _mark(sweep: LoadedSweep, row: TimingRow, front: Front, colour: str, panel: 
     said = f"{label(row.artifact)} on {row.runtime}, {row.threads} threads<br>%{{x:,.1f}} ms, {peak:,.0f} MiB, {size:,.2f} MB"
     return {
         "type": "scatter", "mode": "markers", "x": [row.p50_ms], "y": [drop if judged else size], "name": label(row.artifact),
-        "legendgroup": row.artifact, "xaxis": f"x{suffix(panel)}", "yaxis": f"y{suffix(panel)}",
+        "legendgroup": row.artifact, "xaxis": f"x{suffix(panel)}", "yaxis": f"y{suffix(panel)}", "cliponaxis": False,
         "marker": {"color": colour, "symbol": symbol, "size": 9 + 9 * min(1.0, peak / 2048), "line": {"color": colour, "width": 2}},
         "hovertemplate": f"{said}<br>Dice drop {'unknown' if drop is None else f'{drop:.4f}'}<extra></extra>",
     }  # fmt: skip

@@ -32,7 +32,7 @@ def test_every_stage_from_one_command(
     assert done.code == 0, done.err
     told = done.data
     assert list(told["seconds"]) == STAGES
-    assert [line for line in done.err.splitlines() if " stage: " in line and " took " in line].__len__() == len(STAGES)
+    assert sum(" stage: " in line and " took " in line for line in done.err.splitlines()) == len(STAGES)
     made = {"rewrite", "int8", "int8-rewritten", "int8-mixed"}
     assert made <= set(told["accepted"])
     assert {line.partition(" on ")[0] for line in told["audit"][: len(made) + 1]} >= {"fp32", "rewrite"}

@@ -23,7 +23,7 @@ from edge_latup.bench.worker import Job
 from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 from edge_latup.records import read_record
 from edge_latup.targets.host import cpu_flags, describe_host
-from edge_latup.targets.isa import NATIVE, NOT_EMULATED, IsaName, check_dispatch, environment, read_dispatch, refusal, title
+from edge_latup.targets.isa import EMULATING, NATIVE, IsaName, check_dispatch, environment, read_dispatch, refusal, title
 from edge_latup.versions import versions_of
 
 ISAS: Final[tuple[IsaName, ...]] = get_args(IsaName)
@@ -191,7 +191,7 @@ def _measure(cell: _Cell, plan: SweepPlan, batch: Path, scratch: Path) -> SweepR
         task="time", artifact=str(cell.entry.artifact.folder), runtime=key.runtime, threads=key.threads, warm_up_runs=plan.warm_up_runs,
         min_runs=plan.min_runs, min_seconds=plan.min_seconds, batch=str(batch),
     )  # fmt: skip
-    listens = key.runtime not in NOT_EMULATED
+    listens = key.runtime in EMULATING
     try:
         run_worker(job, scratch, told.append, environment(key.isa) if listens else None)
         timing, dispatch = read_record(TimingRow, scratch), read_dispatch(told)

@@ -29,11 +29,13 @@ VERBOSE: Final = "ONEDNN_VERBOSE"
 VARIABLES: Final = (*LIMITS, VERBOSE, "DNNL_MAX_CPU_ISA", "DNNL_VERBOSE")
 """Never inherited by a measuring process: a limit left over in a shell would make its rows "native" in name only."""
 LOG: Final = "onednn_verbose,"
+EMULATING: Final[tuple[RuntimeName, ...]] = ("openvino",)
+"""The runtimes that keep to an instruction set and tell what they executed."""
 NOT_EMULATED: Final[dict[RuntimeName, str]] = {
     "onnxruntime": "ONNX Runtime chooses its kernels (MLAS) by the CPU alone and reads neither ONEDNN_MAX_CPU_ISA nor OV_CPU_MAX_ISA",
     "pytorch": "PyTorch holds only its oneDNN calls to ONEDNN_MAX_CPU_ISA, and does not tell which kernels it executed",
 }
-"""Why a runtime cannot be held to an instruction set; one that is not here can."""
+"""Why others cannot be held to an instruction set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,9 @@ def refusal(isa: IsaName, runtime: RuntimeName, flags: frozenset[str]) -> str | 
     """Why a runtime cannot be held to an instruction set on a host with these CPU flags; None where it can."""
     if isa == NATIVE:
         return None
-    if runtime in NOT_EMULATED:
-        return f"{LEVELS[isa].title} cannot be emulated: {NOT_EMULATED[runtime]}"
+    if runtime not in EMULATING:
+        reason = NOT_EMULATED.get(runtime, f"{runtime} is not known to keep to one")
+        return f"{LEVELS[isa].title} cannot be emulated: {reason}"
     if missing := [flag for flag in LEVELS[isa].flags if flag not in flags]:
         return f"{LEVELS[isa].title} cannot be emulated: this CPU lacks {', '.join(missing)}, and nothing above it can be made up"
     return None

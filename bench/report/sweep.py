@@ -69,7 +69,7 @@ def sweep_rows(sweep: LoadedSweep) -> list[TimingRow]:
 
 def _mark(sweep: LoadedSweep, row: TimingRow, front: Front, colour: str, panel: int, *, judged: bool) -> dict[str, Any]:
     drop, size = drop_of(sweep, row), row.model_bytes / 1e6
-    symbol = SYMBOLS[row.runtime] + ("" if row in front.rows else "-open")
+    symbol = SYMBOLS.get(row.runtime, "cross") + ("" if row in front.rows else "-open")
     peak = row.peak_rss_bytes / 2**20
     said = f"{label(row.artifact)} on {row.runtime}, {row.threads} threads<br>%{{x:,.1f}} ms, {peak:,.0f} MiB, {size:,.2f} MB"
     return {

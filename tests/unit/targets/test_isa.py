@@ -72,7 +72,7 @@ def test_the_missing_feature_is_named() -> None:
     )
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "pytorch"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "pytorch", "one that comes later"])
 def test_runtimes_that_do_not_obey_are_never_labelled(runtime: str) -> None:
     for isa in LEVELS:
         assert "cannot be emulated" in (refusal(isa, runtime, ZEN5) or "")  # type: ignore[arg-type]

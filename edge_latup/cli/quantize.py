@@ -10,6 +10,7 @@ import typer
 from edge_latup.artifact import Artifact, open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
+from edge_latup.cli.quantize_all import quantize_every
 from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ COLUMNS: Final = ("runtime", "artifact", "MB", "of FP32", "same class", "relativ
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
     out: OutArtifact,
-    method: Annotated[str, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
+    method: Annotated[str | None, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")] = None,
     runtime: Annotated[
         str, typer.Option(help="The runtime that will run it; with all, --out is a folder for an artifact for each runtime.")
     ] = "openvino",
@@ -35,10 +36,19 @@ def quantize(
         str | None, typer.Option(help="What int8's float part is computed in: fp32, bf16 (OpenVINO) or fp16 (TensorRT).")
     ] = None,
     overwrite: Overwrite = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every method for every runtime installed here, each in a folder below --out.")
+    ] = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once. TensorRT's file is checked, not run."""
     from edge_latup.quantize.methods import check_calibration
 
+    if every:
+        others = {"--method": bool(method), "--keep-float": bool(keep_float), "--float-precision": bool(float_precision)}
+        quantize_every(artifact, out, calibration or [], crops_per_case, others | {"--overwrite": overwrite})
+        return
+    if method is None:
+        raise InputError("no method is named", "add --method, or --all for every one")
     if float_precision not in (None, "fp32", "bf16", "fp16"):
         raise InputError(f"--float-precision {float_precision!r} is not known", "choose fp32, bf16 or fp16")
     summary = _summary(method, runtime)

@@ -202,7 +202,7 @@ def _factors(plan: _Plan, peaks: Peaks) -> NDArray[np.float32]:
     return np.exp2(np.round(np.log2(largest))).astype(np.float32)
 
 
-def equalise(model: onnx.ModelProto, peaks: Peaks) -> int:
+def equalise(model: onnx.ModelProto, peaks: Peaks) -> dict[str, NDArray[np.float32]]:
     """Give the channels of every tensor that a convolution reads like ranges, in place.
 
     Args:
@@ -210,7 +210,7 @@ def equalise(model: onnx.ModelProto, peaks: Peaks) -> int:
         peaks: largest magnitude of each channel of those tensors over the calibration inputs.
 
     Returns:
-        How many channels were given a factor other than 1.
+        For every tensor that changed, float32 (C,): what each of its channels was divided by.
     """
     from onnx import numpy_helper
 
@@ -224,7 +224,7 @@ def equalise(model: onnx.ModelProto, peaks: Peaks) -> int:
     for tensor in model.graph.initializer:
         if tensor.name in scale:
             tensor.CopyFrom(numpy_helper.from_array(graph.constants[tensor.name] * scale[tensor.name], tensor.name))
-    return int((factors != 1).sum())
+    return {name: factors[numbers] for name, numbers in plan.of.items() if (factors[numbers] != 1).any()}
 
 
 def _along(values: NDArray[np.float32], axis: int, axes: int) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
 from edge_latup.quantize import static_int8, surgery, weights
 from edge_latup.quantize.calibration import Calibration, Image
+from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
 from edge_latup.segmentation.parity import INPUT, compare, parity_input, prove
@@ -56,8 +57,7 @@ def _weights_only(store: Callable[..., None]) -> Write:
 
 
 def _rewrite(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
-    if not any(surgery.rewrite(source, folder / "model.onnx").values()):
-        raise ArtifactError(f"{source} holds nothing that can be rewritten", "use it as it is")
+    surgery.rewrite(source, folder / "model.onnx", options["passes"])
 
 
 def _openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
@@ -162,11 +162,12 @@ def _check_source(artifact: Artifact) -> None:
 
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
-    keep_float: Sequence[str] = (), float_precision: Precision | None = None, overwrite: bool = False,
+    keep_float: Sequence[str] = (), float_precision: Precision | None = None, rewriting: Rewriting | None = None, overwrite: bool = False,
 ) -> Artifact:  # fmt: skip
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
-    `keep_float` names modules that int8 for OpenVINO leaves in float; `float_precision` is what its float part is computed in.
+    `keep_float` names modules that int8 for OpenVINO leaves in float; `float_precision` is what its float part is computed in;
+    `rewriting` says which passes the rewrite tries, those that never add work and unmeasured unless given.
 
     Raises:
         InputError: unknown method, wrong runtime, calibration missing or needless, or a module that the graph does not have.
@@ -178,6 +179,10 @@ def quantize(
     check_calibration(method, given=calibration is not None)
     source = artifact.manifest
     options = recipe.options | _mixed(recipe, keep_float, float_precision)
+    if recipe.write is _rewrite:
+        options |= plan_rewrite(artifact, runtime, rewriting or Rewriting())
+    elif rewriting is not None:
+        raise InputError(f"{method} rewrites no graph", "leave out --passes, or give --method rewrite")
     parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **options}
     if calibration is not None:
         parameters["calibration_inputs"] = len(calibration.inputs)

@@ -10,6 +10,7 @@ import typer
 from edge_latup.artifact import open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
+from edge_latup.cli.rewriting import Measure, Passes, Rewrite, TrustBatchNorm, rewriting_of
 from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,10 +26,15 @@ def quantize(
     crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,
     keep_float: Annotated[list[str] | None, typer.Option(help="Module that int8 leaves in float, like decoder1; may be repeated.")] = None,
     float_precision: Annotated[str | None, typer.Option(help="What int8's float part is computed in: fp32 or bf16.")] = None,
+    passes: Passes = None,
+    measure: Measure = True,
+    trust_batch_norm: TrustBatchNorm = False,
+    rewrite: Rewrite = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once."""
     from edge_latup.quantize.calibration import make_calibration
+    from edge_latup.quantize.fastest import quantize_fastest
     from edge_latup.quantize.methods import check_calibration, choose
     from edge_latup.quantize.methods import quantize as compress
 
@@ -36,6 +42,7 @@ def quantize(
         raise InputError(f"--float-precision {float_precision!r} is not known", "choose fp32 or bf16")
     chosen, _ = choose(method, parse_runtime(runtime))
     check_calibration(method, given=bool(calibration))
+    rewriting = rewriting_of(method, passes, measure, trust_batch_norm, rewrite)
     refuse_existing(out, overwrite)
     source = open_artifact(artifact)
     inputs = None
@@ -43,9 +50,9 @@ def quantize(
         output.note("reading calibration cases")
         inputs = make_calibration(calibration, source.manifest.spec, crops_per_case=crops_per_case)
     output.note(f"{method} for {runtime}: {chosen.summary}")
-    made = compress(
+    made = (quantize_fastest if rewrite else compress)(
         source, method, out, runtime=parse_runtime(runtime), calibration=inputs, keep_float=keep_float or (),
-        float_precision=cast("Precision | None", float_precision), overwrite=overwrite,
+        float_precision=cast("Precision | None", float_precision), rewriting=rewriting, overwrite=overwrite,
     )  # fmt: skip
     share = made.manifest.model_size / source.manifest.model_size
     moved = made.manifest.parity[-1]

@@ -15,7 +15,7 @@ from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError
 from edge_latup.export.graph_cost import cost_of_graph
 from edge_latup.quantize.methods import quantize
-from edge_latup.quantize.surgery import doubled_kernel, fuse_upsampling
+from edge_latup.quantize.surgery.upsampling import doubled_kernel, fuse_upsampling
 from edge_latup.runtimes import open_session
 
 

@@ -90,7 +90,8 @@ def fold_batch_norm(graph: onnx.GraphProto) -> int:
         del graph.node[position(graph, node)]
         maker.output[0] = node.output[0]
         changed += 1
-    drop_unread(graph)
+    if changed:
+        drop_unread(graph)
     return changed
 
 

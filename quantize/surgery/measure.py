@@ -24,11 +24,10 @@ LEAST_NOISE: Final = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much to measure: pairs of processes, one for each model; runs or seconds of each."""
+    """How much to measure: pairs of processes, one for each model, and the seconds of runs in each (two runs at least)."""
 
     pairs: int = 5
-    min_runs: int = 5
-    min_seconds: float = 2.0
+    seconds: float = 2.0
 
 
 class Comparison(Record):
@@ -63,6 +62,11 @@ class Comparison(Record):
     def slower(self) -> bool:
         """Whether the model after is slower beyond the noise."""
         return self.ratio > 1 + self.noise
+
+    @property
+    def faster(self) -> bool:
+        """Whether the model after is faster beyond the noise."""
+        return self.ratio < 1 - self.noise
 
     def in_words(self) -> str:
         """Ratio, noise and number."""
@@ -101,7 +105,7 @@ def compare_models(
 def _timed(model: Artifact, runtime: RuntimeName, folder: Path, effort: Effort, output: Path | None) -> Timing:
     job = TimingJob(
         folder=str(model.folder.resolve()), manifest=model.manifest, runtime=runtime, batch=str(folder / "batch.npy"),
-        output=None if output is None else str(output), min_runs=effort.min_runs, min_seconds=effort.min_seconds,
+        output=None if output is None else str(output), seconds=effort.seconds,
     )  # fmt: skip
     write_record(job, folder / "job.json")
     run_fresh(

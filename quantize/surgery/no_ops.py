@@ -34,7 +34,8 @@ def remove_no_ops(graph: onnx.GraphProto) -> int:
         else:
             continue
         changed += 1
-    drop_unread(graph)
+    if changed:
+        drop_unread(graph)
     return changed
 
 

@@ -46,7 +46,8 @@ def channel_padding(multiple: int) -> Callable[[onnx.GraphProto], int]:
             grown = [node, *(inner for inner in region if inner.op_type not in OUTPUT_PLACES)]
             forget_shapes(graph, {name for inner in grown for name in inner.output})
             changed += 1
-        drop_unread(graph)
+        if changed:
+            drop_unread(graph)
         return changed
 
     return pad_channels

@@ -12,7 +12,7 @@ from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.manifest import RuntimeName
 from edge_latup.quantize.surgery.measure import Comparison, Effort, compare_models
-from edge_latup.quantize.surgery.passes import TOLERANCE, choose_passes, refuse_stale_batch_norm, rewrite
+from edge_latup.quantize.surgery.passes import PASSES, TOLERANCE, choose_passes, refuse_stale_batch_norm, rewrite
 from edge_latup.records import Record
 from edge_latup.segmentation.parity import check
 
@@ -49,8 +49,8 @@ class PassOutcome(Record):
 def plan_rewrite(artifact: Artifact, runtime: RuntimeName, rewriting: Rewriting) -> dict[str, Any]:
     """Parameters of a rewrite: the passes to apply, in order, and what became of each that was tried.
 
-    Each pass is tried on what the kept ones before it left. It is kept where its output is equal within `TOLERANCE` and it is not
-    slower beyond the noise.
+    Each pass is tried on what the kept ones before it left, and kept where the output is equal within `TOLERANCE` and the model is
+    not slower beyond the noise; a pass that may add work, where the model is faster beyond it.
 
     Raises:
         ArtifactError: no pass is kept, or the moving statistics of the batch norms were never updated.
@@ -93,8 +93,9 @@ def _tried(name: str, current: Artifact, trial: Artifact, runtime: RuntimeName, 
 def _judged(name: str, places: int, measured: Comparison) -> PassOutcome:
     broken = check(measured.difference, TOLERANCE)
     why = f"not equal: {', '.join(broken)}" if broken else measured.in_words()
+    pays = not measured.slower if PASSES[name].by_default else measured.faster
     return PassOutcome(
-        name=name, places=places, kept=not broken and not measured.slower, why=why, ratio=measured.ratio, noise=measured.noise,
+        name=name, places=places, kept=pays and not broken, why=why, ratio=measured.ratio, noise=measured.noise,
         n=len(measured.ratios), measured=measured,
     )  # fmt: skip
 

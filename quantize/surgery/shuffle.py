@@ -49,7 +49,8 @@ def transposed_to_shuffle(graph: onnx.GraphProto) -> int:
         else:
             continue
         changed += 1
-    drop_unread(graph)
+    if changed:
+        drop_unread(graph)
     return changed
 
 
@@ -128,7 +129,8 @@ def shuffle_to_transposed(graph: onnx.GraphProto) -> int:
             continue
         replace(graph, [conv, *shuffle.nodes], [fused])
         changed += 1
-    drop_unread(graph)
+    if changed:
+        drop_unread(graph)
     return changed
 
 

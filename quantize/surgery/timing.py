@@ -12,6 +12,7 @@ from edge_latup.artifact import Artifact
 from edge_latup.manifest import Manifest, RuntimeName
 from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import open_session
+from edge_latup.runtimes.fresh import tell_failure
 from edge_latup.segmentation.memory import process_bytes
 
 
@@ -25,8 +26,7 @@ class TimingJob(Record):
     """File (.npy) with the input."""
     output: str | None = None
     """Where the first run's output is written (.npy)."""
-    min_runs: int = Field(5, ge=1)
-    min_seconds: float = Field(2.0, ge=0)
+    seconds: float = Field(2.0, ge=0)
 
 
 class Timing(Record):
@@ -37,14 +37,14 @@ class Timing(Record):
 
 
 def time_model(job: TimingJob) -> Timing:
-    """One run to warm up, then runs until there are `min_runs` or `min_seconds` have passed, at least two."""
+    """One run to warm up, then runs until they have taken `seconds`, at least two."""
     batch = np.load(job.batch, allow_pickle=False)
     with open_session(Artifact(folder=Path(job.folder), manifest=job.manifest), job.runtime) as session:
         output = session.infer(batch)
         if job.output is not None:
             np.save(job.output, output)
         samples: list[float] = []
-        while len(samples) < 2 or (len(samples) < job.min_runs and sum(samples) < job.min_seconds * 1000):
+        while len(samples) < 2 or sum(samples) < job.seconds * 1000:
             began = time.perf_counter_ns()
             session.infer(batch)
             samples.append((time.perf_counter_ns() - began) / 1e6)
@@ -53,6 +53,4 @@ def time_model(job: TimingJob) -> Timing:
 
 def main(arguments: list[str]) -> int:
     """Entry point of the process: (job file, file for the timing)."""
-    from edge_latup.runtimes.fresh import tell_failure
-
     return tell_failure(lambda: write_record(time_model(read_record(TimingJob, Path(arguments[0]))), Path(arguments[1])))

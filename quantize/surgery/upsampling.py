@@ -68,7 +68,8 @@ def fuse_upsampling(graph: onnx.GraphProto) -> int:
             continue
         replace(graph, [resize, conv], [_fused(graph, resize, conv, weight)])
         changed += 1
-    drop_unread(graph)
+    if changed:
+        drop_unread(graph)
     return changed
 
 

@@ -15,6 +15,7 @@ from edge_latup.artifact import Artifact
 from edge_latup.manifest import RuntimeName
 from edge_latup.quantize.surgery.timing import Timing, TimingJob
 from edge_latup.records import Record, read_record, write_record
+from edge_latup.runtimes.base import SessionOptions
 from edge_latup.runtimes.fresh import run_fresh
 from edge_latup.segmentation.parity import compare, parity_input
 
@@ -39,6 +40,8 @@ class Comparison(Record):
     before_peak_bytes: int
     """Largest of the processes."""
     after_peak_bytes: int
+    threads: int
+    """CPU threads of each process."""
     difference: dict[str, float]
     """Of the outputs on one real-sized input."""
 
@@ -98,7 +101,8 @@ def compare_models(
     peaks = [max(timing.peak_rss_bytes for timing in side) for side in found]
     times = [tuple(_median(timing) for timing in side) for side in found]
     return Comparison(
-        before_ms=times[0], after_ms=times[1], before_peak_bytes=peaks[0], after_peak_bytes=peaks[1], difference=difference
+        before_ms=times[0], after_ms=times[1], before_peak_bytes=peaks[0], after_peak_bytes=peaks[1],
+        threads=SessionOptions().thread_count, difference=difference,
     )  # fmt: skip
 
 

@@ -91,4 +91,4 @@ def _pad(graph: onnx.GraphProto, view: View, node: onnx.NodeProto, missing: int,
         values = view.weight(node, index)
         if values is not None:
             wider = np.pad(values, [(0, missing if along == axis else 0) for along in range(values.ndim)])
-            node.input[index] = add_constant(graph, f"{node.input[index]}.padded", wider)
+            node.input[index] = add_constant(graph, f"{node.input[index].partition('.padded')[0]}.padded", wider)

@@ -32,7 +32,7 @@ def test_what_was_measured_is_told_and_kept(cli: Command, tiny_fp32: Artifact, t
     def compare_models(before: Artifact, after: Artifact, runtime: str, effort: Effort, tell: Any) -> Comparison:
         tell("pair 1 of 1: 0.500 of the time before")
         equal = {"max_abs": 0.0, "relative_l2": 0.0, "argmax_agreement": 1.0}
-        return Comparison(before_ms=(2.0,), after_ms=(1.0,), before_peak_bytes=2, after_peak_bytes=1, difference=equal)
+        return Comparison(before_ms=(2.0,), after_ms=(1.0,), before_peak_bytes=2, after_peak_bytes=1, threads=2, difference=equal)
 
     monkeypatch.setattr(plan, "compare_models", compare_models)
     done = cli("quantize", tiny_fp32.folder, "--method", "rewrite", "--out", tmp_path / "made")

@@ -11,7 +11,7 @@ from typing import Any
 from edge_latup.artifact import Artifact, refuse_existing, write_artifact
 from edge_latup.errors import ArtifactError
 from edge_latup.manifest import MODEL_FILES, RuntimeName
-from edge_latup.quantize.methods import quantize
+from edge_latup.quantize.methods import choose, quantize
 from edge_latup.quantize.surgery.measure import Comparison, Effort, compare_models
 from edge_latup.quantize.surgery.plan import Rewriting
 from edge_latup.records import Record
@@ -37,6 +37,7 @@ def quantize_fastest(
     Raises:
         EdgeLatupError: as `quantize`; what cannot be rewritten is compressed as it is.
     """
+    choose("rewrite", runtime)
     refuse_existing(out, overwrite)
     rewriting = rewriting or Rewriting()
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as name:

@@ -76,9 +76,8 @@ def fold_batch_norm(graph: onnx.GraphProto) -> int:
     linear in its weights: x = w * u + b gives y = (f w) * u + (f b + s), whatever its padding, stride or groups. A Concat along the
     channels lays the channels of its parts side by side, so each part takes its own stretch of f and s. Products are made in float64.
     """
-    changed = 0
+    changed, view = 0, View(graph)
     for node in list(graph.node):
-        view = View(graph)
         norm = _norm(view, node)
         branches = _branches(view, node.input[0]) if norm is not None else None
         if norm is None or branches is None or (folded := _fold(view, branches, norm)) is None:
@@ -89,7 +88,7 @@ def fold_batch_norm(graph: onnx.GraphProto) -> int:
         maker = view.made_by[node.input[0]]
         del graph.node[position(graph, node)]
         maker.output[0] = node.output[0]
-        changed += 1
+        changed, view = changed + 1, View(graph)
     if changed:
         drop_unread(graph)
     return changed

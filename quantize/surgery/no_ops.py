@@ -19,9 +19,8 @@ def remove_no_ops(graph: onnx.GraphProto) -> int:
     Each gives out its input, bit for bit, but for one thing: -0 + 0 is +0, which is equal to it. A node stays where its input and
     its output both have names that others rely on: the graph's own inputs, constants and outputs.
     """
-    changed = 0
+    changed, view = 0, View(graph)
     for node in list(graph.node):
-        view = View(graph)
         source = _handed_on(view, node)
         if source is None or any(view.readers.get(name) or name in view.outputs for name in node.output[1:] if name):
             continue
@@ -33,7 +32,7 @@ def remove_no_ops(graph: onnx.GraphProto) -> int:
             _rename(graph, view.made_by[source], source, node.output[0])
         else:
             continue
-        changed += 1
+        changed, view = changed + 1, View(graph)
     if changed:
         drop_unread(graph)
     return changed

@@ -32,9 +32,8 @@ def channel_padding(multiple: int) -> Callable[[onnx.GraphProto], int]:
         convolutions with nothing but these in between: whatever mixes or orders channels (Concat, softmax, means over channels,
         other norms), or lets a channel be seen, is left alone.
         """
-        changed = 0
+        changed, view = 0, View(graph)
         for node in list(graph.node):
-            view = View(graph)
             weight = view.weight(node, 1) if node.op_type in OUTPUT_PLACES else None
             missing = 0 if weight is None else -weight.shape[OUTPUT_PLACES[node.op_type][0][1]] % multiple
             region = _region(view, node) if missing else None
@@ -45,7 +44,7 @@ def channel_padding(multiple: int) -> Callable[[onnx.GraphProto], int]:
                 _pad(graph, view, reader, missing, INPUT_PLACES.get(reader.op_type, ()))
             grown = [node, *(inner for inner in region if inner.op_type not in OUTPUT_PLACES)]
             forget_shapes(graph, {name for inner in grown for name in inner.output})
-            changed += 1
+            changed, view = changed + 1, View(graph)
         if changed:
             drop_unread(graph)
         return changed

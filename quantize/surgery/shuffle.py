@@ -35,9 +35,8 @@ def transposed_to_shuffle(graph: onnx.GraphProto) -> int:
     a 1^n convolution of x; its result is stored as channel (o, i, j, ..) and then moved to its voxel, by DepthToSpace in 2-D (mode CRD),
     by Reshape, Transpose, Reshape in 3-D, where the sizes must be known.
     """
-    changed = 0
+    changed, view = 0, View(graph)
     for node in list(graph.node):
-        view = View(graph)
         weight = view.weight(node, 1) if node.op_type == "ConvTranspose" else None
         if weight is None or not _is_apart(view, node, weight):
             continue
@@ -48,7 +47,7 @@ def transposed_to_shuffle(graph: onnx.GraphProto) -> int:
             replace(graph, [node], _volume(graph, node, weight, [size for size in sizes[2:] if size is not None]))
         else:
             continue
-        changed += 1
+        changed, view = changed + 1, View(graph)
     if changed:
         drop_unread(graph)
     return changed
@@ -117,9 +116,8 @@ def shuffle_to_transposed(graph: onnx.GraphProto) -> int:
 
     `transposed_to_shuffle` read backwards: w[c, o, i, j, ..] = v[(o, i, j, ..), c]. The bias must be the same for all voxels of a block.
     """
-    changed = 0
+    changed, view = 0, View(graph)
     for node in list(graph.node):
-        view = View(graph)
         shuffle = _shuffle(view, node)
         conv = view.made_by.get(shuffle.source) if shuffle is not None else None
         if shuffle is None or conv is None or view.only_reader(shuffle.source) is None:
@@ -128,7 +126,7 @@ def shuffle_to_transposed(graph: onnx.GraphProto) -> int:
         if fused is None:
             continue
         replace(graph, [conv, *shuffle.nodes], [fused])
-        changed += 1
+        changed, view = changed + 1, View(graph)
     if changed:
         drop_unread(graph)
     return changed

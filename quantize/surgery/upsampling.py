@@ -57,9 +57,8 @@ def fuse_upsampling(graph: onnx.GraphProto) -> int:
 
     In 3-D, 64 multiplications become 27 for every voxel before the up-sampling, and the up-sampled tensor is never made.
     """
-    changed = 0
+    changed, view = 0, View(graph)
     for conv in list(graph.node):
-        view = View(graph)
         resize = view.made_by.get(conv.input[0]) if conv.input else None
         if resize is None or view.only_reader(resize.output[0]) is None or not _is_doubling(view, resize):
             continue
@@ -67,7 +66,7 @@ def fuse_upsampling(graph: onnx.GraphProto) -> int:
         if weight is None or not _is_end_padded_pair(conv, weight):
             continue
         replace(graph, [resize, conv], [_fused(graph, resize, conv, weight)])
-        changed += 1
+        changed, view = changed + 1, View(graph)
     if changed:
         drop_unread(graph)
     return changed

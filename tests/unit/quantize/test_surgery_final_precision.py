@@ -9,7 +9,7 @@ import pytest
 from tiny_models import pointwise_artifact
 
 from edge_latup.artifact import Artifact, open_artifact
-from edge_latup.errors import ArtifactError
+from edge_latup.errors import ArtifactError, InputError
 from edge_latup.quantize import fastest
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.fastest import RewriteChoice, quantize_fastest
@@ -60,5 +60,7 @@ def test_what_cannot_be_rewritten_is_compressed_as_it_is(tmp_path: Path, monkeyp
     assert not choice.kept
     assert "holds nothing that can be rewritten" in choice.why
     assert choice.measured is None
+    with pytest.raises(InputError, match="rewrite makes nothing for pytorch"):
+        quantize_fastest(source, "dynamic-range", tmp_path / "other", runtime="pytorch")
     with pytest.raises(ArtifactError, match="exists"):
         quantize_fastest(source, "dynamic-range", tmp_path / "made", runtime="onnxruntime")

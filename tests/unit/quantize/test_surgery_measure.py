@@ -27,8 +27,8 @@ EQUAL = {"max_abs": 0.0, "relative_l2": 0.0, "argmax_agreement": 1.0}
 def comparison(ratios: list[float], **difference: float) -> Comparison:
     """Pairs in which the model before took 100 ms."""
     return Comparison(
-        before_ms=(100.0,) * len(ratios), after_ms=tuple(100 * ratio for ratio in ratios), before_peak_bytes=2, after_peak_bytes=1, threads=2,
-        difference=EQUAL | difference,
+        before_ms=(100.0,) * len(ratios), after_ms=tuple(100 * ratio for ratio in ratios), before_peak_bytes=2, after_peak_bytes=1,
+        threads=2, difference=EQUAL | difference,
     )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def _keeps_shape(view: View, node: onnx.NodeProto, stated: dict[str, Any]) -> bo
     """Whether every size is the one before; a -1 is, where all others are."""
     before = view.shape(node.input[0])
     target = view.constant(node.input[1]) if len(node.input) > 1 else None
-    if before is None or target is None or len(before) != len(target) or 0 in before:
+    if before is None or target is None or len(before) != len(target):
         return False
     kept = [size == 0 and not stated.get("allowzero", 0) for size in target.tolist()]
     same = [keep or (known is not None and size == known) for keep, known, size in zip(kept, before, target.tolist(), strict=True)]

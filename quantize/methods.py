@@ -14,6 +14,7 @@ from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName
 from edge_latup.quantize import static_int8, surgery, tensorrt_int8, weights
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.prepared import Prepared, prepare
+from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
 from edge_latup.segmentation.kernels import audit_summary
@@ -61,8 +62,7 @@ def _weights_only(store: Callable[..., None]) -> Write:
 
 
 def _rewrite(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    if not any(surgery.rewrite(source, folder / "model.onnx").values()):
-        raise ArtifactError(f"{source} holds nothing that can be rewritten", "use it as it is")
+    surgery.rewrite(source, folder / "model.onnx", options["passes"])
 
 
 def _given(prepared: Prepared | None) -> Prepared:
@@ -180,7 +180,8 @@ def _check_source(artifact: Artifact) -> None:
 
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
-    prepared: Prepared | None = None, keep_float: Sequence[str] = (), float_precision: Precision | None = None, overwrite: bool = False,
+    prepared: Prepared | None = None, keep_float: Sequence[str] = (), float_precision: Precision | None = None,
+    rewriting: Rewriting | None = None, overwrite: bool = False,
 ) -> Artifact:  # fmt: skip
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
@@ -193,6 +194,7 @@ def quantize(
         prepared: what `prepare` made of this artifact and this calibration; made here where it is not given, which takes minutes.
         keep_float: modules that static int8 leaves in float.
         float_precision: what the float part of static int8 is computed in.
+        rewriting: which passes the rewrite tries; those that never add work, unmeasured, unless given.
         overwrite: replace what is at `out`.
 
     Raises:
@@ -204,6 +206,10 @@ def quantize(
     _check_source(artifact)
     check_calibration(method, given=calibration is not None)
     options = recipe.options | _mixed(recipe, keep_float, float_precision)
+    if recipe.write is _rewrite:
+        options |= plan_rewrite(artifact, runtime, rewriting or Rewriting())
+    elif rewriting is not None:
+        raise InputError(f"{method} rewrites no graph", "leave out --passes, or give --method rewrite")
     with ExitStack() as stack:
         if calibration is not None and prepared is None:
             prepared = stack.enter_context(prepare(artifact.model_path, calibration.inputs))

@@ -11,7 +11,7 @@ from typing import Final
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench.cautions import cautions
-from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, KEPT_FLOAT, NOTE, make_phantoms, time_stamp
+from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, NOTE, make_phantoms, time_stamp
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.report import render_report
@@ -26,7 +26,9 @@ from edge_latup.manifest import RuntimeName
 from edge_latup.quantize.all_methods import quantize_all
 from edge_latup.quantize.calibration import Calibration, make_calibration
 from edge_latup.quantize.methods import quantize
+from edge_latup.quantize.prepared import prepare
 from edge_latup.runtimes import RUNTIMES
+from edge_latup.runtimes.audit import sentence
 from edge_latup.runtimes.base import usable_cores
 from edge_latup.targets.isa import NATIVE, IsaName
 
@@ -101,7 +103,7 @@ def run_full(
     with watch.stage("audit of executed kernels"):
         audit = tuple(_audit(run))
     with watch.stage("gate"):
-        decisions = tuple(judge(record, GateRule()) for record in run.drift.values())
+        decisions = tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
     with watch.stage("sweep"):
         sweep = _sweep(made, run, folder / "sweep", command, progress, isas)
     with watch.stage("report"):
@@ -110,19 +112,19 @@ def run_full(
 
 
 def _compress(fp32: Artifact, folder: Path, calibration: Calibration, progress: Progress) -> dict[str, Artifact]:
-    """Every form by name. INT8 is made of the graph as exported, of the rewritten one, and with layers left in float."""
+    """Every form by name. INT8 is made of the graph as exported and of the rewritten one; its float part is tried in BF16 too."""
     attempts = quantize_all(fp32, folder, calibration=calibration, progress=progress, only=METHODS)
     made = {attempt.task.name: attempt.artifact for attempt in attempts if attempt.artifact is not None}
-    if "int8" not in made:
+    if "int8" not in made or "rewrite" not in made:
         return made
-    if "rewrite" in made:
-        progress("int8-rewritten: int8 of the rewritten graph")
-        made["int8-rewritten"] = quantize(made["rewrite"], "int8", folder / "int8-rewritten", calibration=calibration)
-    progress(f"int8-mixed: {' and '.join(KEPT_FLOAT)} in float")
-    made["int8-mixed"] = quantize(
-        fp32, "int8", folder / "int8-mixed", calibration=calibration, keep_float=KEPT_FLOAT,
-        float_precision="bf16" if "bf16" in made else "fp32",
-    )  # fmt: skip
+    progress("int8-rewritten: looking at the calibration inputs in the rewritten graph")
+    with prepare(made["rewrite"].model_path, calibration.inputs) as prepared:
+        for name in ("int8-rewritten", "int8-rewritten-bf16")[: 2 if "bf16" in made else 1]:
+            progress(f"{name}: int8 of the rewritten graph")
+            made[name] = quantize(
+                made["rewrite"], "int8", folder / name, calibration=calibration, prepared=prepared,
+                float_precision="bf16" if name.endswith("bf16") else "fp32",
+            )  # fmt: skip
     return made
 
 
@@ -146,7 +148,7 @@ def _bench(made: dict[str, Artifact], cases: Sequence[CaseFiles], out: Path, com
 def _audit(run: LoadedRun) -> Iterator[str]:
     """What each artifact declares and what its runtime executed, then every warning about it."""
     for name, row in run.rows.items():
-        yield f"{name} on {row.runtime}: declared {row.precision}, executed {executed(row)}"
+        yield f"{name} on {row.runtime}: {sentence(row.audit) if row.audit is not None else executed(row)}"
     yield from cautions(run)
 
 

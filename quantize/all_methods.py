@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edge_latup.artifact import MANIFEST_NAME, Artifact, open_artifact
@@ -11,6 +13,7 @@ from edge_latup.errors import ArtifactError, EdgeLatupError, InputError, Missing
 from edge_latup.manifest import RuntimeName
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.methods import METHODS, Recipe, quantize
+from edge_latup.quantize.prepared import Prepared, prepare
 from edge_latup.runtimes import INSTALL, RUNTIMES
 
 
@@ -66,15 +69,24 @@ def quantize_all(
     if unknown := [name for name in only if name not in {task.name for task in known}]:
         raise InputError(f"nothing is called {', '.join(unknown)}", f"choose among: {', '.join(task.name for task in known)}")
     attempts = []
-    for task in (task for task in known if not only or task.name in only):
-        progress(f"{task.name}: {METHODS[task.method].summary}")
-        attempts.append(_attempt(task, source, folder / task.name, calibration))
-        if attempts[-1].skipped:
-            progress(f"{task.name} skipped: {attempts[-1].skipped}")
+    with ExitStack() as stack:
+
+        @cache
+        def looked_at(given: Calibration) -> Prepared:
+            progress("looking at the calibration inputs")
+            return stack.enter_context(prepare(source.model_path, given.inputs))
+
+        for task in (task for task in known if not only or task.name in only):
+            progress(f"{task.name}: {METHODS[task.method].summary}")
+            attempts.append(_attempt(task, source, folder / task.name, calibration, looked_at))
+            if attempts[-1].skipped:
+                progress(f"{task.name} skipped: {attempts[-1].skipped}")
     return attempts
 
 
-def _attempt(task: Task, source: Artifact, out: Path, calibration: Calibration | None) -> Attempt:
+def _attempt(
+    task: Task, source: Artifact, out: Path, calibration: Calibration | None, looked_at: Callable[[Calibration], Prepared]
+) -> Attempt:  # fmt: skip
     needed = METHODS[task.method].needs_calibration
     if not RUNTIMES[task.runtime].is_available():
         return Attempt(task=task, skipped=f"{task.runtime} is not installed: {INSTALL[task.runtime]}")
@@ -83,7 +95,12 @@ def _attempt(task: Task, source: Artifact, out: Path, calibration: Calibration |
     if (out / MANIFEST_NAME).exists():
         return Attempt(task=task, artifact=_kept(source, out, calibration if needed else None), kept=True)
     try:
-        made = quantize(source, task.method, out, runtime=task.runtime, calibration=calibration if needed else None)
+        if needed and calibration is not None:
+            made = quantize(
+                source, task.method, out, runtime=task.runtime, calibration=calibration, prepared=looked_at(calibration)
+            )  # fmt: skip
+        else:
+            made = quantize(source, task.method, out, runtime=task.runtime)
     except (ArtifactError, MissingDependencyError) as error:
         return Attempt(task=task, skipped=_reason(error))
     return Attempt(task=task, artifact=made)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from edge_latup.quantize.calibration import Image
 from edge_latup.quantize.equalise import equalise, tensors_to_watch
 from edge_latup.quantize.onnx_graph import CONVOLUTIONS, GraphIndex
-from edge_latup.quantize.ranges import ChannelRanges, Ranges, channel_ranges, minmax_ranges, widest
+from edge_latup.quantize.ranges import ChannelRanges, Ranges, channel_ranges, usual
 
 if TYPE_CHECKING:
     import onnx
+
+ESTIMATOR: Final = "mean min-max"
+"""How ranges are found: each input's smallest and largest value, averaged over the inputs, as NNCF does by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Prepared:
             InputError: there is no such tensor, or calibration met NaN.
         """
         missing = [name for name in tensors if name not in self.known]
-        found = minmax_ranges(self.path, missing, self.inputs) if missing else {}
+        found = usual(channel_ranges(self.path, missing, self.inputs)) if missing else {}
         return {name: found[name] if name in found else self.known[name] for name in tensors}
 
 
@@ -64,7 +67,7 @@ def prepare(source: Path, inputs: Sequence[Image], *, equalised: bool = True) ->
         path = Path(scratch) / "prepared.onnx"
         onnx.save(model, path)
         yield Prepared(
-            source=source, path=path, inputs=inputs, known=widest(_divided(found, factors)), estimator="min-max",
+            source=source, path=path, inputs=inputs, known=usual(_divided(found, factors)), estimator=ESTIMATOR,
             equalised_channels=int(sum((values != 1).sum() for values in factors.values())),
         )  # fmt: skip
 

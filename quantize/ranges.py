@@ -127,3 +127,8 @@ def _check_finite(asked: Sequence[str], found: Sequence[NDArray[np.float64]], co
     for index, name in enumerate(asked):
         if not all(np.isfinite(found[len(REDUCTIONS) * index + kind]).all() for kind in range(len(REDUCTIONS))):
             raise InputError(f"tensor {name!r} is NaN or infinite for calibration input {count}", "look at that case, or at the checkpoint")
+
+
+def usual(ranges: Mapping[str, NDArray[np.float64]]) -> Ranges:
+    """The range of each tensor over all its channels, each end averaged over the inputs: one input with a freak value weighs little."""
+    return {name: (float(found[:, 0].min(axis=1).mean()), float(found[:, 1].max(axis=1).mean())) for name, found in ranges.items()}

@@ -64,8 +64,9 @@ def openvino_int8(folder: Path, prepared: Prepared, *, preset: str, keep_float: 
     # convert_model folds the shape arithmetic that read_model keeps, so the XML, which is not small beside int8 weights, shrinks.
     model = ov.convert_model(prepared.path)
     ignored = [name for module in keep_float for name in _operations_of(model, module)]
+    plain = model.clone()
     quantized = _placed(model, prepared.inputs[0], preset, ignored)
-    _set_ranges(quantized, prepared)
+    _set_ranges(quantized, plain, prepared)
     save_ir(quantized, folder)
 
 
@@ -104,15 +105,15 @@ def _reshaped(model: ov.Model, shape: list[int]) -> bool:
     return True
 
 
-def _set_ranges(model: ov.Model, prepared: Prepared) -> None:
+def _set_ranges(model: ov.Model, plain: ov.Model, prepared: Prepared) -> None:
     """Give every activation's quantizer the range that calibration found; those that must share one get the widest of theirs."""
-    groups: dict[tuple[float, ...], list[Any]] = {}
+    groups: dict[tuple[float, float], list[Any]] = {}
     for node in model.get_ordered_ops():
         # NNCF gives quantizers whose tensors meet in a concat the very same range.
         if node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant":
-            groups.setdefault(tuple(float(_limit(node, index)) for index in (1, 2)), []).append(node)
+            groups.setdefault((_limit(node, 1), _limit(node, 2)), []).append(node)
     for members in groups.values():
-        low, high = _range_of([_tensors_of(node) for node in members], prepared)
+        low, high = _range_of(members, plain, prepared)
         for node in members:
             _set_limits(node, *zero_aligned(low, high))
     model.validate_nodes_and_infer_types()
@@ -122,16 +123,32 @@ def _limit(node: Any, index: int) -> float:
     return float(node.input_value(index).get_node().get_data().min())
 
 
-def _tensors_of(node: Any) -> list[str]:
-    """The ONNX names of what a quantizer reads."""
-    return sorted(node.input_value(0).get_names())
+def _range_of(quantizers: Sequence[Any], plain: ov.Model, prepared: Prepared) -> tuple[float, float]:
+    """The widest range of what some quantizers read; of them, what only moves values has the range of what it moves."""
+    sources = [node.input_value(0) for node in quantizers]
+    names = [name for source in sources for name in sorted(source.get_names())]
+    known = [name for name in names if name in prepared.known]
+    if names:
+        found = list(prepared.ranges_of(known or names[:1]).values())
+    else:
+        found = [_range_inside(plain, source.get_node().get_friendly_name(), prepared.inputs) for source in sources]
+    return min(low for low, _ in found), max(high for _, high in found)
 
 
-def _range_of(tensors: Sequence[Sequence[str]], prepared: Prepared) -> tuple[float, float]:
-    """The widest range of some tensors, each under its several names; what only moves values has the range of what it moves."""
-    known = [name for names in tensors for name in names if name in prepared.known]
-    found = prepared.ranges_of(known or [names[0] for names in tensors])
-    return min(low for low, _ in found.values()), max(high for _, high in found.values())
+def _range_inside(plain: ov.Model, name: str, inputs: Sequence[Image]) -> tuple[float, float]:
+    """The usual range of an operation's output that has no name in ONNX: a norm without its scale, which went into the next weights."""
+    from openvino import opset13 as ops
+
+    ov, model = import_openvino(), plain.clone()
+    port = next(node.output(0) for node in model.get_ordered_ops() if node.get_friendly_name() == name)
+    every = ops.constant(list(range(len(port.get_partial_shape()))), np.int64)
+    ends = [reduce(port, every, keep_dims=False).output(0) for reduce in (ops.reduce_min, ops.reduce_max)]
+    model.add_outputs(ends)
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
+    last = len(compiled.outputs)
+    found = [[float(compiled([image])[last - 2 + end]) for end in (0, 1)] for image in inputs]
+    low, high = np.mean(found, axis=0)
+    return float(low), float(high)
 
 
 def zero_aligned(low: float, high: float, levels: int = 256) -> tuple[float, float]:

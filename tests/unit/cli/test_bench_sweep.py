@@ -80,10 +80,10 @@ def test_quantize_all_makes_and_skips(cli: Command, tiny_fp32: Artifact, tmp_pat
     monkeypatch.setattr(all_methods, "METHODS", chosen)
     done = cli("--json", "quantize", tiny_fp32.folder, "--all", "--out", tmp_path / "all")
     assert done.code == 0, done.err
-    assert done.data == {
-        "made": {"fp16": str(tmp_path / "all" / "fp16")},
-        "skipped": {"int8": "it needs calibration cases", "int8-onnxruntime": "it needs calibration cases"},
-    }
+    assert done.data["made"] == {"fp16": str(tmp_path / "all" / "fp16")}
+    skipped = done.data["skipped"]
+    assert "tensorrt is not installed" in skipped.pop("int8-tensorrt")
+    assert skipped == {"int8": "it needs calibration cases", "int8-onnxruntime": "it needs calibration cases"}
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,8 @@ def open(artifact: Artifact, options: SessionOptions) -> OpenVinoSession:  # noq
 def _refuse_one_thread(artifact: Artifact, options: SessionOptions) -> None:
     """On one thread OpenVINO 2026.4's INT8 kernels with VNNI give other, wrong results with every compilation.
 
-    Measured with LATUP-Net against the same quantized graph computed in float: 5 to 15 % of voxels get another class on one thread,
-    first in the convolution over 96 channels, and 0.2 to 0.9 % on two and more (`tests/integration/test_int8_threads.py`).
+    `tests/integration/test_int8_threads.py` holds both against the same quantized graph computed in float: one thread, which is
+    wrong, and two and three. When its test of one thread fails, OpenVINO is mended, and this can go.
     """
     if artifact.manifest.precision == "int8" and options.thread_count == 1:
         raise InputError(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Final
 
 from edge_latup.bench.accuracy_records import ControlStep, Layer, LayerEffect, Measurement, Outcome, StepKind
 from edge_latup.bench.gate import judge
@@ -23,6 +24,10 @@ from edge_latup.cases.identity import CaseOrigin
 
 Measure = Callable[[tuple[str, ...]], Measurement]
 """Makes the candidate with these layers in float, in the order of the network, and measures it on the development cases."""
+
+
+DECIMALS: Final = 9
+"""Gains that differ by less are equal: what is left is the rounding of sums."""
 
 
 class _OutOfStepsError(Exception):
@@ -176,7 +181,7 @@ def _disagreement(cases: Sequence[CaseDrift]) -> float | None:
 
 def _most(gains: dict[CaseOrigin, float]) -> float:
     """Of the origin where it helps most: the gate refuses for one origin alone, so a help there must not drown in the others."""
-    return max(gains.values(), default=0.0)
+    return round(max(gains.values(), default=0.0), DECIMALS)
 
 
 def _told(gains: dict[CaseOrigin, float]) -> str:

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench-onnxruntime bench-case test lint types rooms slow browser clean
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow browser clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ install: $(VENV)/.installed  ## Make the virtual environment and install edge-la
 
 demo: $(VENV)/.installed  ## Run the main job: export, compress, benchmark, report (CASES=folder: on your own cases)
 	$(BIN)/edge-latup demo $(if $(CASES),--cases "$(CASES)")
+
+sweep: $(VENV)/.installed  ## Audit, gate, surgery, sweep over instruction sets, verdict (CASES=folder: on your own cases)
+	$(BIN)/edge-latup demo --full $(if $(CASES),--cases "$(CASES)")
 
 # Timing only, at 64^3: the demo network in ONNX Runtime, and its dynamic INT8, which is there to be seen losing.
 BENCH_ORT := edge-latup-demo/onnxruntime-64

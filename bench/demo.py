@@ -19,13 +19,12 @@ from edge_latup.export.torch_onnx import export_onnx, export_reference
 from edge_latup.manifest import Precision
 from edge_latup.quantize.calibration import make_calibration
 from edge_latup.quantize.methods import quantize
+from edge_latup.quantize.prepared import prepare
 
 CALIBRATION_SEED: Final = 11
 EVALUATION_SEED: Final = 12
 """Neither is a seed the demo checkpoint was trained on; the bench checks that by the cases' hashes."""
 CALIBRATION_CASES: Final = 8
-KEPT_FLOAT: Final = ("decoder1", "output")
-"""What the mixed candidate leaves in float: the layers at full resolution, nearest to the label, where INT8 costs most Dice."""
 NOTE: Final = "demo checkpoint, trained briefly, mostly on synthetic cases: not for clinical use"
 
 
@@ -67,13 +66,16 @@ def compress(fp32: Artifact, folder: Path, calibration: Path, progress: Callable
     except MissingDependencyError as error:
         progress(f"no bf16 row: {error.message}")
         fast = "fp32"
-    inputs = make_calibration([calibration], fp32.manifest.spec)
-    progress("compressing: int8")
-    made.append(quantize(fp32, "int8", folder / "int8", calibration=inputs))
-    progress("compressing: int8-mixed")
-    made.append(
-        quantize(fp32, "int8", folder / "int8-mixed", calibration=inputs, keep_float=KEPT_FLOAT, float_precision=fast)
-    )  # fmt: skip
+    calibrated = make_calibration([calibration], fp32.manifest.spec)
+    progress("looking at the calibration inputs")
+    with prepare(fp32.model_path, calibrated.inputs) as prepared:
+        progress("compressing: int8")
+        made.append(quantize(fp32, "int8", folder / "int8", calibration=calibrated, prepared=prepared))
+        if fast == "bf16":
+            progress("compressing: int8-bf16")
+            made.append(
+                quantize(fp32, "int8", folder / "int8-bf16", calibration=calibrated, prepared=prepared, float_precision=fast)
+            )  # fmt: skip
     return [Entry(artifact=artifact, runtime="openvino") for artifact in made]
 
 

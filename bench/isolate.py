@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from edge_latup.bench.worker import Job
 from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 from edge_latup.records import write_record
+from edge_latup.targets.isa import VARIABLES
 
 START: Final = "import sys; sys.path[:] = filter(None, sys.path); from edge_latup.bench.worker import main; sys.exit(main(sys.argv[1:]))"
 """The empty entry of sys.path is the working directory, where a folder may shadow the installed package (-P is Python 3.11+)."""
@@ -21,8 +23,12 @@ LAST_LINES: Final = 20
 KINDS: Final = {kind.exit_code: kind for kind in (EdgeLatupError, InputError, MissingDependencyError)}
 
 
-def run_worker(job: Job, out: Path, on_line: Callable[[str], None] = lambda _: None) -> None:
+def run_worker(
+    job: Job, out: Path, on_line: Callable[[str], None] = lambda _: None, environment: Mapping[str, str] | None = None
+) -> None:  # fmt: skip
     """Run one job in a fresh interpreter and wait for it; `on_line` gets each line of its stdout.
+
+    `environment` is added to this process's own, of which the variables that limit instruction sets are never passed on.
 
     Raises:
         EdgeLatupError: the worker failed; with its own message, or its last words where it crashed (out of memory, a signal).
@@ -33,12 +39,19 @@ def run_worker(job: Job, out: Path, on_line: Callable[[str], None] = lambda _: N
         command = [sys.executable, "-c", START, str(path), str(out)]
         with (
             errors.open("w", encoding="utf-8") as stderr,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8", errors="replace") as process,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8", errors="replace", env=worker_environment(environment)
+            ) as process,
         ):
             for line in process.stdout or ():
                 on_line(line.strip())
         if process.returncode:
             raise _failure(job, process.returncode, errors.read_text(encoding="utf-8", errors="replace"))
+
+
+def worker_environment(additions: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without limits of the instruction set, and what is added."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES} | dict(additions or {})
 
 
 def _failure(job: Job, code: int, stderr: str) -> EdgeLatupError:

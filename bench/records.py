@@ -13,6 +13,7 @@ from edge_latup.metrics.lesionwise import LesionScores
 from edge_latup.records import Record
 from edge_latup.spec import Region
 from edge_latup.targets.host import Host
+from edge_latup.targets.isa import IsaName
 
 
 class TimingRow(Record):
@@ -56,6 +57,17 @@ class TimingRow(Record):
     started: str
     """UTC, ISO 8601."""
     host: Host
+    isa: IsaName = "native"
+    """Instruction set the kernels were held to."""
+    emulated: bool = False
+    """Whether that set was chosen by a limit: kernels are then those of the set, clock and memory those of the host."""
+    implementations: dict[str, int] = {}
+    """Operations by the runtime's own name for their kernel; empty in records made before they were kept."""
+
+    @property
+    def min_ms(self) -> float:
+        """Shortest latency."""
+        return min(self.samples_ms)
 
     @property
     def p50_ms(self) -> float:

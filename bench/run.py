@@ -91,7 +91,7 @@ def run_bench(plan: Plan, out: Path, progress: Callable[[str], None]) -> RunStor
     record = _run_record(plan, exams)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
-        for entry, batch in zip(plan.entries, _write_batches(plan.entries, Path(scratch)), strict=True):
+        for entry, batch in zip(plan.entries, write_batches(plan.entries, Path(scratch)), strict=True):
             progress(f"timing {entry.name} on {entry.runtime}")
             store.write_row(_time(entry, plan, batch, Path(scratch) / "row.json"))
     if exams:
@@ -166,7 +166,7 @@ def _pictured(exams: Sequence[_Exam]) -> str | None:
     return ranked[0].name if ranked else None
 
 
-def _write_batches(entries: Sequence[Entry], folder: Path) -> list[Path]:
+def write_batches(entries: Sequence[Entry], folder: Path) -> list[Path]:
     """The input each entry is timed on, as .npy: the parity input, made once for all that share a spec."""
     made: dict[ModelSpec, Path] = {}
     for spec in (entry.artifact.manifest.spec for entry in entries):

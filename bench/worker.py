@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, Literal
@@ -114,6 +115,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
             input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=samples,
             load_ms=(loaded - began) * 1000, first_inference_ms=(first - loaded) * 1000, peak_rss_bytes=peak, rss_delta_bytes=peak - before,
             model_bytes=manifest.model_size, load_average=load, started=started, host=describe_host(),
+            implementations=dict(Counter(kernel.implementation for kernel in kernels)),
         )  # fmt: skip
 
 

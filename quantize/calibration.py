@@ -20,7 +20,7 @@ from edge_latup.spec import ModelSpec, Size
 Image = NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
     """Network inputs float32 (1, C, D, H, W) and the cases they come from."""
 

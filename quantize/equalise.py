@@ -11,6 +11,7 @@ here the factors run through skip connections, whose two branches must share one
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,7 @@ Peaks = Mapping[str, NDArray[np.float32]]
 
 TRANSPARENT: Final = ("LeakyRelu", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout")
 """Operations of one input that give f(x) for x, and s f(x) for s x, channel by channel, for every positive s."""
+WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul", "InstanceNormalization")
 QUIETEST: Final = 2.0**-6
 """A channel's factor is at least this share of its tensor's largest: a channel that is silent in the calibration cases may speak up."""
 
@@ -66,12 +68,10 @@ class _Graph:
         self.graph = graph
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.outputs = [output.name for output in graph.output]
-        readers = [name for node in graph.node for name in node.input]
-        self.shared = {name for name in self.constants if readers.count(name) > 1}
 
-    def own(self, name: str) -> bool:
-        """Whether a name is a float32 constant that one node alone reads."""
-        return name in self.constants and name not in self.shared and self.constants[name].dtype == np.float32
+    def stored(self, name: str) -> bool:
+        """Whether a name is a float32 constant, which after `_unshare` one node alone reads."""
+        return name in self.constants and self.constants[name].dtype == np.float32
 
     @staticmethod
     def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -79,6 +79,21 @@ class _Graph:
         from onnx import helper
 
         return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
+
+
+def _unshare(graph: onnx.GraphProto) -> None:
+    """Give every node that has weights its own: exporters store equal ones, such as the ones and zeros of fresh norms, once."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if node.op_type not in WEIGHTED or index == 0 or name not in stored:
+                continue
+            if name in taken:
+                again = graph.initializer.add()
+                again.CopyFrom(stored[name])
+                again.name = node.input[index] = f"{name}.{node.output[0]}"
+            taken.add(name)
 
 
 def _plan(graph: _Graph) -> _Plan:
@@ -104,8 +119,8 @@ def _transparent(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
 
 def _convolution(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
     """Takes the factors of what it reads into its weights, and gives its own to what it writes."""
-    own = all(graph.own(name) for name in node.input[1:] if name)
-    if not own or graph.attribute(node, "group", 1) != 1:
+    stored = all(graph.stored(name) for name in node.input[1:] if name)
+    if not stored or graph.attribute(node, "group", 1) != 1:
         return _opaque(graph, plan, node)
     read, written = (0, 1) if node.op_type == "ConvTranspose" else (1, 0)
     weight = node.input[1]
@@ -122,7 +137,7 @@ def _convolution(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
 def _norm(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
     """Does not let factors through, because of its epsilon, but its scale and bias can make them."""
     plan.fix(node.input[:1])
-    if not all(graph.own(name) for name in node.input[1:3]):
+    if not all(graph.stored(name) for name in node.input[1:3]):
         return
     made = plan.fresh(len(graph.constants[node.input[1]]))
     plan.of[node.output[0]] = made
@@ -133,7 +148,7 @@ def _dense(graph: _Graph, plan: _Plan, node: onnx.NodeProto) -> None:
     """A dense layer over channels, as in squeeze-and-excitation, takes factors into its weights."""
     if node.input[0] not in plan.of:
         return None
-    plain = graph.own(node.input[1]) and not graph.attribute(node, "transA", 0)
+    plain = graph.stored(node.input[1]) and not graph.attribute(node, "transA", 0)
     if not plain:
         return _opaque(graph, plan, node)
     axis = 1 if graph.attribute(node, "transB", 0) else 0
@@ -186,8 +201,9 @@ _HANDLERS: Final[dict[str, Any]] = {
 
 def tensors_to_watch(model: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the tensors whose peaks `equalise` needs: what convolutions read, and the network made."""
-    plan = _plan(_Graph(model.graph))
-    return tuple(dict.fromkeys(plan.watched))
+    own = copy.deepcopy(model.graph)
+    _unshare(own)
+    return tuple(dict.fromkeys(_plan(_Graph(own)).watched))
 
 
 def _factors(plan: _Plan, peaks: Peaks) -> NDArray[np.float32]:
@@ -202,7 +218,7 @@ def _factors(plan: _Plan, peaks: Peaks) -> NDArray[np.float32]:
     return np.exp2(np.round(np.log2(largest))).astype(np.float32)
 
 
-def equalise(model: onnx.ModelProto, peaks: Peaks) -> int:
+def equalise(model: onnx.ModelProto, peaks: Peaks) -> dict[str, NDArray[np.float32]]:
     """Give the channels of every tensor that a convolution reads like ranges, in place.
 
     Args:
@@ -210,10 +226,11 @@ def equalise(model: onnx.ModelProto, peaks: Peaks) -> int:
         peaks: largest magnitude of each channel of those tensors over the calibration inputs.
 
     Returns:
-        How many channels were given a factor other than 1.
+        For every tensor that changed, float32 (C,): what each of its channels was divided by.
     """
     from onnx import numpy_helper
 
+    _unshare(model.graph)
     graph = _Graph(model.graph)
     plan = _plan(graph)
     factors = _factors(plan, peaks)
@@ -224,7 +241,7 @@ def equalise(model: onnx.ModelProto, peaks: Peaks) -> int:
     for tensor in model.graph.initializer:
         if tensor.name in scale:
             tensor.CopyFrom(numpy_helper.from_array(graph.constants[tensor.name] * scale[tensor.name], tensor.name))
-    return int((factors != 1).sum())
+    return {name: factors[numbers] for name, numbers in plan.of.items() if (factors[numbers] != 1).any()}
 
 
 def _along(values: NDArray[np.float32], axis: int, axes: int) -> NDArray[np.float32]:

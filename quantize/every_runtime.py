@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from edge_latup.errors import ArtifactError, EdgeLatupError, InputError
 from edge_latup.manifest import Precision, RuntimeName
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.methods import METHODS, quantize
+from edge_latup.quantize.prepared import prepare
 from edge_latup.quantize.tensorrt_rules import Finding, check_file
 
 
@@ -51,16 +53,22 @@ def quantize_for_all(
         InputError: there is no such method.
         ArtifactError: something is in the way. Nothing was made.
     """
+    folders = folders_of(method, out, overwrite=overwrite)
     outcomes: list[Outcome] = []
-    for runtime, folder in folders_of(method, out, overwrite=overwrite).items():
-        progress(f"{method} for {runtime}")
-        try:
-            made = quantize(
-                artifact, method, folder, runtime=runtime, calibration=calibration, keep_float=keep_float,
-                float_precision=float_precision, overwrite=overwrite,
-            )  # fmt: skip
-            findings = tuple(check_file(made.model_path)) if runtime == "tensorrt" else ()
-            outcomes.append(Outcome(runtime=runtime, made=made, findings=findings))
-        except EdgeLatupError as error:
-            outcomes.append(Outcome(runtime=runtime, error=error))
+    with ExitStack() as stack:
+        prepared = None
+        if calibration is not None:
+            progress("looking at the calibration inputs")
+            prepared = stack.enter_context(prepare(artifact.model_path, calibration.inputs))
+        for runtime, folder in folders.items():
+            progress(f"{method} for {runtime}")
+            try:
+                made = quantize(
+                    artifact, method, folder, runtime=runtime, calibration=calibration, prepared=prepared, keep_float=keep_float,
+                    float_precision=float_precision, overwrite=overwrite,
+                )  # fmt: skip
+                findings = tuple(check_file(made.model_path)) if runtime == "tensorrt" else ()
+                outcomes.append(Outcome(runtime=runtime, made=made, findings=findings))
+            except EdgeLatupError as error:
+                outcomes.append(Outcome(runtime=runtime, error=error))
     return outcomes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,9 @@ from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
 from edge_latup.quantize import static_int8, surgery, tensorrt_int8, weights
-from edge_latup.quantize.calibration import Calibration, Image
+from edge_latup.quantize.calibration import Calibration
+from edge_latup.quantize.prepared import Prepared, prepare
+from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
 from edge_latup.segmentation.kernels import audit_summary
@@ -19,8 +22,8 @@ from edge_latup.segmentation.parity import INPUT, compare, parity_input, prove
 from edge_latup.versions import versions_of
 
 Options = dict[str, Any]
-Write = Callable[[Path, Path, Sequence[Image], Options], None]
-"""(source ONNX file, folder to write into, calibration inputs, options)."""
+Write = Callable[[Path, Path, Prepared | None, Options], None]
+"""(source ONNX file, folder to write into, what calibration made of the source where the method needs it, options)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,31 +54,37 @@ class Method:
 
 
 def _weights_only(store: Callable[..., None]) -> Write:
-    def write(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
+    def write(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
         if not weights.rewrite_weights(source, folder / "model.onnx", store):
             raise ArtifactError(f"{source} has no constant float32 weights to store smaller", "is it already compressed?")
 
     return write
 
 
-def _rewrite(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
-    if not any(surgery.rewrite(source, folder / "model.onnx").values()):
-        raise ArtifactError(f"{source} holds nothing that can be rewritten", "use it as it is")
+def _rewrite(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
+    surgery.rewrite(source, folder / "model.onnx", options["passes"])
 
 
-def _openvino_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
-    static_int8.openvino_int8(source, folder, inputs, **options)
+def _given(prepared: Prepared | None) -> Prepared:
+    """What calibration prepared; `quantize` sees to it that a method which needs it has it."""
+    if prepared is None:
+        raise InputError("static int8 needs calibration cases", "add --calibration DIR: cases that will not be evaluated on")
+    return prepared
 
 
-def _onnxruntime_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
-    static_int8.onnxruntime_int8(source, folder, inputs)
+def _openvino_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
+    static_int8.openvino_int8(folder, _given(prepared), **options)
 
 
-def _tensorrt_int8(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
-    tensorrt_int8.tensorrt_int8(source, folder, inputs, **options)
+def _onnxruntime_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
+    static_int8.onnxruntime_int8(folder, _given(prepared))
 
 
-def _onnxruntime_dynamic(source: Path, folder: Path, inputs: Sequence[Image], options: Options) -> None:
+def _tensorrt_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
+    tensorrt_int8.tensorrt_int8(folder, _given(prepared), **options)
+
+
+def _onnxruntime_dynamic(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
     static_int8.onnxruntime_dynamic(source, folder)
 
 
@@ -171,11 +180,22 @@ def _check_source(artifact: Artifact) -> None:
 
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
-    keep_float: Sequence[str] = (), float_precision: Precision | None = None, overwrite: bool = False,
+    prepared: Prepared | None = None, keep_float: Sequence[str] = (), float_precision: Precision | None = None,
+    rewriting: Rewriting | None = None, overwrite: bool = False,
 ) -> Artifact:  # fmt: skip
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
-    `keep_float` names modules that int8 for OpenVINO leaves in float; `float_precision` is what its float part is computed in.
+    Args:
+        artifact: FP32 ONNX artifact.
+        method: one of `METHODS`.
+        out: folder to make.
+        runtime: the runtime that will run it.
+        calibration: what a method that needs it looks at.
+        prepared: what `prepare` made of this artifact and this calibration; made here where it is not given, which takes minutes.
+        keep_float: modules that static int8 leaves in float.
+        float_precision: what the float part of static int8 is computed in.
+        rewriting: which passes the rewrite tries; those that never add work, unmeasured, unless given.
+        overwrite: replace what is at `out`.
 
     Raises:
         InputError: unknown method, wrong runtime, calibration missing or needless, or a module that the graph does not have.
@@ -185,24 +205,43 @@ def quantize(
     chosen, recipe = choose(method, runtime)
     _check_source(artifact)
     check_calibration(method, given=calibration is not None)
-    source = artifact.manifest
     options = recipe.options | _mixed(recipe, keep_float, float_precision)
-    parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **options}
-    if calibration is not None:
-        parameters["calibration_inputs"] = len(calibration.inputs)
-    step = Step(operation="quantize", parameters=parameters, versions=versions_of("edge-latup", *recipe.packages))
-    manifest = source.model_copy(
-        update={
-            "name": out.name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "precision": chosen.precision,
-            "float_precision": float_precision or chosen.float_precision, "storage": chosen.storage, "recipe": (*source.recipe, step),
-            "calibration": calibration.cases if calibration is not None else (), "files": (), "audit": None,
-        }
-    )  # fmt: skip
-    inputs = calibration.inputs if calibration is not None else ()
-    return write_artifact(
-        out, manifest, lambda folder: recipe.write(artifact.model_path, folder, inputs, options),
-        examine=lambda draft: _examine(artifact, draft, runtime, chosen.tolerance), overwrite=overwrite,
-    )  # fmt: skip
+    if recipe.write is _rewrite:
+        options |= plan_rewrite(artifact, runtime, rewriting or Rewriting())
+    elif rewriting is not None:
+        raise InputError(f"{method} rewrites no graph", "leave out --passes, or give --method rewrite")
+    with ExitStack() as stack:
+        if calibration is not None and prepared is None:
+            prepared = stack.enter_context(prepare(artifact.model_path, calibration.inputs))
+        parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **options, **_looked_at(artifact, prepared)}
+        step = Step(operation="quantize", parameters=parameters, versions=versions_of("edge-latup", *recipe.packages))
+        manifest = artifact.manifest.model_copy(
+            update={
+                "name": out.name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "storage": chosen.storage,
+                "precision": chosen.precision, "float_precision": float_precision or chosen.float_precision,
+                "recipe": (*artifact.manifest.recipe, step), "calibration": calibration.cases if calibration is not None else (),
+                "files": (), "audit": None,
+            }
+        )  # fmt: skip
+        return write_artifact(
+            out, manifest, lambda folder: recipe.write(artifact.model_path, folder, prepared, options),
+            examine=lambda draft: _examine(artifact, draft, runtime, chosen.tolerance), overwrite=overwrite,
+        )  # fmt: skip
+
+
+def _looked_at(artifact: Artifact, prepared: Prepared | None) -> Options:
+    """What calibration did, for the recipe.
+
+    Raises:
+        InputError: it looked at another file.
+    """
+    if prepared is None:
+        return {}
+    if prepared.source != artifact.model_path:
+        raise InputError(f"{prepared.source} was prepared, not {artifact.model_path}", "prepare the artifact that is quantized")
+    return {
+        "calibration_inputs": len(prepared.inputs), "ranges": prepared.estimator, "equalised_channels": prepared.equalised_channels,
+    }  # fmt: skip
 
 
 def _mixed(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision | None) -> Options:

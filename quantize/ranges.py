@@ -1,8 +1,8 @@
-"""Ranges of activations over calibration inputs, found inside the graph so that only two numbers of each tensor leave it."""
+"""Ranges of activations over calibration inputs, found inside the graph so that only two numbers of each channel leave it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.errors import InputError
-from edge_latup.quantize.onnx_graph import GraphIndex
+from edge_latup.quantize.onnx_graph import GraphIndex, opset_of
 
 if TYPE_CHECKING:
     import onnx
@@ -21,17 +21,24 @@ Ranges = Mapping[str, tuple[float, float]]
 
 REDUCTIONS: Final = ("ReduceMin", "ReduceMax", "ReduceSum")
 """ONNX Runtime's minima and maxima pass over NaN; a sum does not."""
+AXES: Final = "ranges.axes"
+AXES_AS_INPUT: Final = {"ReduceMin": 18, "ReduceMax": 18, "ReduceSum": 13}
+"""First opset in which the axes are an input rather than an attribute."""
 
 
-def minmax_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]]) -> Ranges:
-    """Smallest and largest value of each tensor over the inputs, which are read one at a time.
+ChannelRanges = dict[str, NDArray[np.float64]]
+"""Tensor name to float64 (inputs, 2, C): smallest and largest value of each channel for each calibration input."""
+
+
+def channel_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]]) -> ChannelRanges:
+    """Smallest and largest value of each channel of each tensor, for every input; inputs are read one at a time.
 
     Reductions behind each tensor replace the graph's outputs, and ONNX Runtime frees a tensor after its last
     reader: so memory stays near that of one inference, however many tensors are asked for and however many inputs there are.
 
     Args:
         onnx_path: FP32 ONNX file with one input.
-        tensors: names of activations, graph inputs among them.
+        tensors: names of activations (N, C, ...) with as many axes as the input, the input among them.
         inputs: float32 (1, C, D, H, W) each.
 
     Raises:
@@ -43,17 +50,28 @@ def minmax_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDAr
     asked = tuple(dict.fromkeys(tensors))
     _check_tensors(model.graph, asked, onnx_path)
     session = _session(_with_reductions(model, asked))
-    name = session.get_inputs()[0].name
-    lowest, highest = np.full(len(asked), np.inf), np.full(len(asked), -np.inf)
-    count = 0
+    name, found = session.get_inputs()[0].name, []
     for batch in inputs:
-        count += 1
-        found = np.array(session.run(None, {name: batch}), dtype=np.float64).reshape(len(asked), len(REDUCTIONS))
-        _check_finite(asked, found, count)
-        lowest, highest = np.minimum(lowest, found[:, 0]), np.maximum(highest, found[:, 1])
-    if not count:
+        found.append([np.asarray(value, np.float64).reshape(-1) for value in session.run(None, {name: batch})])
+        _check_finite(asked, found[-1], len(found))
+    if not found:
         raise InputError("ranges need calibration inputs, and there are none", "add --calibration DIR")
-    return {tensor: (float(low), float(high)) for tensor, low, high in zip(asked, lowest, highest, strict=True)}
+    step = len(REDUCTIONS)
+    return {tensor: np.array([one[step * index : step * index + 2] for one in found]) for index, tensor in enumerate(asked)}
+
+
+def minmax_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]]) -> Ranges:
+    """Smallest and largest value of each tensor over all inputs; see `channel_ranges`.
+
+    Raises:
+        InputError: see `channel_ranges`.
+    """
+    return widest(channel_ranges(onnx_path, tensors, inputs))
+
+
+def widest(ranges: Mapping[str, NDArray[np.float64]]) -> Ranges:
+    """The range of each tensor over all its channels and all inputs."""
+    return {name: (float(found[:, 0].min()), float(found[:, 1].max())) for name, found in ranges.items()}
 
 
 def _check_tensors(graph: onnx.GraphProto, asked: Sequence[str], path: Path) -> None:
@@ -65,20 +83,33 @@ def _check_tensors(graph: onnx.GraphProto, asked: Sequence[str], path: Path) -> 
 
 def _with_reductions(model: onnx.ModelProto, asked: Sequence[str]) -> onnx.ModelProto:
     """The model with each asked tensor reduced right where it is made, and nothing else as output."""
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     graph, nodes = model.graph, list(model.graph.node)
-    reductions = {
-        name: [helper.make_node(operation, [name], [f"{name}.{operation}"], keepdims=0) for operation in REDUCTIONS] for name in asked
-    }
+    graph.initializer.append(numpy_helper.from_array(np.array(_axes_but_channels(graph), np.int64), AXES))
+    reductions = {name: [_reduction(operation, name, graph, opset_of(model)) for operation in REDUCTIONS] for name in asked}
     del graph.output[:], graph.node[:]
     graph.node.extend(added for value in graph.input for added in reductions.get(value.name, []))
     for node in nodes:
         graph.node.extend([node, *(added for name in node.output for added in reductions.get(name, []))])
     graph.output.extend(
-        helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, []) for added in reductions.values() for node in added
+        helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [None]) for added in reductions.values() for node in added
     )
     return model
+
+
+def _axes_but_channels(graph: onnx.GraphProto) -> list[int]:
+    return [axis for axis in range(len(graph.input[0].type.tensor_type.shape.dim)) if axis != 1]
+
+
+def _reduction(operation: str, name: str, graph: onnx.GraphProto, opset: int) -> onnx.NodeProto:
+    """Over all axes but the channels'; where the operation takes its axes from depends on the opset."""
+    from onnx import helper
+
+    made = f"{name}.{operation}"
+    if opset >= AXES_AS_INPUT[operation]:
+        return helper.make_node(operation, [name, AXES], [made], keepdims=0)
+    return helper.make_node(operation, [name], [made], keepdims=0, axes=_axes_but_channels(graph))
 
 
 def _session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -92,11 +123,12 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
 
 
-def _check_finite(asked: Sequence[str], found: NDArray[np.float64], count: int) -> None:
-    if (bad := ~np.isfinite(found).all(axis=1)).any():
-        name = asked[int(np.argmax(bad))]
-        raise InputError(f"tensor {name!r} is NaN or infinite for calibration input {count}", "look at that case, or at the checkpoint")
+def _check_finite(asked: Sequence[str], found: Sequence[NDArray[np.float64]], count: int) -> None:
+    for index, name in enumerate(asked):
+        if not all(np.isfinite(found[len(REDUCTIONS) * index + kind]).all() for kind in range(len(REDUCTIONS))):
+            raise InputError(f"tensor {name!r} is NaN or infinite for calibration input {count}", "look at that case, or at the checkpoint")
 
 
-ESTIMATORS: Final[dict[str, Callable[[Path, Sequence[str], Iterable[NDArray[np.float32]]], Ranges]]] = {"min-max": minmax_ranges}
-"""Ways to find ranges, by the name that the recipe records."""
+def usual(ranges: Mapping[str, NDArray[np.float64]]) -> Ranges:
+    """The range of each tensor over all its channels, each end averaged over the inputs: one input with a freak value weighs little."""
+    return {name: (float(found[:, 0].min(axis=1).mean()), float(found[:, 1].max(axis=1).mean())) for name, found in ranges.items()}

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.artifact import Artifact
-from edge_latup.errors import ArtifactError, InputError
+from edge_latup.errors import ArtifactError
 from edge_latup.manifest import Manifest, Parity
-from edge_latup.quantize.calibration import Image
 from edge_latup.quantize.explicit_qdq import MIN_CHANNELS, insert_qdq, plan_int8
 from edge_latup.quantize.onnx_graph import opset_of
-from edge_latup.quantize.ranges import ESTIMATORS
+from edge_latup.quantize.prepared import Prepared
 from edge_latup.quantize.tensorrt_checks import FLOAT_OPERATIONS, HALF_SCALES_OPSET
 from edge_latup.quantize.tensorrt_rules import check_file, refuse_errors
 from edge_latup.segmentation.parity import INPUT, compare, parity_input
@@ -28,23 +27,21 @@ from edge_latup.segmentation.parity import INPUT, compare, parity_input
 if TYPE_CHECKING:
     import onnx
 
-OPTIONS: Final[dict[str, Any]] = {"min_channels": MIN_CHANNELS, "transposed_scales": "tensor", "ranges": "min-max"}
+OPTIONS: Final[dict[str, Any]] = {"min_channels": MIN_CHANNELS, "transposed_scales": "tensor"}
 SIMULATED: Final = "reference numerics: Q/DQ simulated in float, not executed in TensorRT"
 
 
 def tensorrt_int8(
-    source: Path, folder: Path, inputs: Sequence[Image], *, min_channels: int, transposed_scales: str, ranges: str,
-    keep_float: Sequence[str] = (), float_precision: str = "fp32",
+    folder: Path, prepared: Prepared, *, min_channels: int, transposed_scales: str, keep_float: Sequence[str] = (),
+    float_precision: str = "fp32",
 ) -> None:  # fmt: skip
     """Write model.onnx, explicitly quantized; refuse it where it breaks a rule.
 
     Args:
-        source: FP32 ONNX file.
         folder: where model.onnx goes.
-        inputs: calibration inputs float32 (1, C, D, H, W).
+        prepared: FP32 ONNX file with the ranges of its activations.
         min_channels: convolutions with fewer on one side stay float.
         transposed_scales: see `insert_qdq`.
-        ranges: how they are found, one of `ranges.ESTIMATORS`.
         keep_float: modules that stay float.
         float_precision: "fp32" or "fp16", the type of the float part in the graph: TensorRT 11 only builds what is typed so.
 
@@ -54,11 +51,9 @@ def tensorrt_int8(
     """
     import onnx
 
-    if ranges not in ESTIMATORS:
-        raise InputError(f"ranges {ranges!r} are not known", f"choose one of: {', '.join(ESTIMATORS)}")
-    model = onnx.load(source, load_external_data=False)
+    model = onnx.load(prepared.path, load_external_data=False)
     plan = plan_int8(model.graph, keep_float=keep_float, min_channels=min_channels)
-    insert_qdq(model, plan, ESTIMATORS[ranges](source, plan.tensors, inputs), transposed_scales=transposed_scales)
+    insert_qdq(model, plan, prepared.ranges_of(plan.tensors), transposed_scales=transposed_scales)
     if float_precision == "fp16":
         model = type_float16(model)
     onnx.checker.check_model(model, full_check=True)

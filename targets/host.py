@@ -59,12 +59,16 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
+def cpu_flags() -> frozenset[str]:
+    """What Linux calls the CPU's features; empty where the system does not tell."""
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return frozenset(flags[1].split()) if flags else frozenset()
+
+
 def describe_host() -> Host:
     """Describe the machine this process runs on; reads only /proc, /sys and the standard library."""
-    cpuinfo = _read("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    present = set(flags[1].split()) if flags else set()
+    model = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    present = cpu_flags()
     return Host(
         cpu=model[1].strip() if model else platform.processor() or platform.machine(),
         architecture=platform.machine(),

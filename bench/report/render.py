@@ -13,8 +13,10 @@ from edge_latup.bench.report.cases import attribution, case_tables, pictured, pi
 from edge_latup.bench.report.drift_plots import case_plot, trade_plot
 from edge_latup.bench.report.pictures import DIFFERENCE_COLOURS, LABEL_COLOURS, case_panels, picture_rows
 from edge_latup.bench.report.speed_plots import latency_plot, memory_plot, size_plot
+from edge_latup.bench.report.sweep import sweep_context
 from edge_latup.bench.report.theme import ORIGIN_MARKS
 from edge_latup.bench.store import LoadedRun, load_run
+from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.bench.table import tables
 from edge_latup.bench.verdict import GAIN, MARGIN, Verdict, verdict
 from edge_latup.errors import MissingDependencyError
@@ -36,8 +38,8 @@ class Tile:
     caption: str
 
 
-def render_report(run_folder: Path, out_html: Path) -> Path:
-    """Write the report of a run as one self-contained HTML file, replacing `out_html` in one step.
+def render_report(run_folder: Path, out_html: Path, sweep: LoadedSweep | None = None) -> Path:
+    """Write the report of a run, and of a sweep where one is given, as one self-contained HTML file, replacing `out_html` in one step.
 
     Raises:
         SpecError: a record of the run is missing, damaged or of another artifact; nothing is written.
@@ -45,7 +47,7 @@ def render_report(run_folder: Path, out_html: Path) -> Path:
     """
     run = load_run(run_folder)
     _need_packages()
-    page = _environment().get_template("report.html.j2").render(_context(run))
+    page = _environment().get_template("report.html.j2").render(_context(run) | sweep_context(sweep))
     out_html.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, out_html)
     return out_html

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_latup.artifact import open_artifact
-from edge_latup.cli.options import Threads, parse_runtime
+from edge_latup.cli.bench_sweep import Axes
+from edge_latup.cli.bench_sweep import sweep as run_the_sweep
+from edge_latup.cli.options import parse_runtime
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
 
@@ -34,34 +36,76 @@ def parse_entry(text: str) -> Entry:
 
 def bench(
     artifacts: Annotated[list[str], typer.Argument(help="Artifact folders; ARTIFACT@runtime chooses another runtime than its first.")],
-    out: Annotated[Path, typer.Option(help="Run folder for the records; must not hold a run yet.")],
+    out: Annotated[Path, typer.Option(help="Run folder for the records; must not hold a run yet. A sweep's folder is continued.")],
     cases: Annotated[list[Path] | None, typer.Option(help="Cases to measure drift on; may be repeated.")] = None,
     reference: Annotated[str | None, typer.Option(help="Artifact the others are compared with; the first that is not PyTorch.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Artifact the others' latency is divided by; the first.")] = None,
     runs: Annotated[int, typer.Option(min=2, help="Timed runs of each artifact, unless --seconds ends first.")] = 20,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of timed runs after which an artifact has been timed enough.")] = 10.0,
-    threads: Threads = 0,
+    threads: Annotated[str, typer.Option(help="CPU threads; 0 uses every core this process may use. With --sweep, a list: 1,2.")] = "0",
+    sweep: Annotated[bool, typer.Option("--sweep", help="Time on every runtime, number of threads and ISA.")] = False,
+    isa: Annotated[str, typer.Option(help="With --sweep: a list of native, avx2, avx2-vnni, avx512, avx512-vnni; or all.")] = "native",
+    runtimes: Annotated[str | None, typer.Option(help="With --sweep: a list such as openvino,onnxruntime; or all.")] = None,
+    drift: Annotated[Path | None, typer.Option(help="With --sweep: bench run whose drift judges the artifacts.")] = None,
+    bounds: Annotated[bool, typer.Option("--bounds", help="With --sweep: check LATUP-Net's INT8 bounds; exit code 4.")] = False,
 ) -> None:
-    """Time artifacts, each in a process of its own, and record their drift on cases. PyTorch is timed only."""
+    """Time artifacts, each in a process of its own, and record their drift on cases. PyTorch is timed only.
+
+    With --sweep: how they do on each instruction set, which rows none beats, and what to ship. It goes on where it was interrupted.
+    """
     from edge_latup.bench.run import Plan, run_bench
     from edge_latup.bench.store import load_run
     from edge_latup.cases.layout import find_cases
-    from edge_latup.runtimes.base import usable_cores
 
     entries = tuple(parse_entry(text) for text in artifacts)
+    if sweep:
+        _refuse_unused("--sweep does not take", {"--cases": bool(cases), "--reference": bool(reference), "--baseline": bool(baseline)})
+        axes = Axes(threads=threads, isa=isa, runtimes=runtimes, drift=drift, runs=runs, seconds=seconds)
+        run_the_sweep(entries, out, axes, bounds=bounds)
+        return
+    unused = {"--isa": isa != "native", "--runtimes": bool(runtimes), "--drift": bool(drift), "--bounds": bounds}
+    _refuse_unused("only --sweep takes", unused)
     compared = [entry.name for entry in entries if not entry.timed_only]
     if not compared:
         raise InputError("there is no artifact to compare: PyTorch is only timed", "add the artifact that edge-latup export made")
     plan = Plan(
         entries=entries, cases=tuple(case for folder in cases or [] for case in find_cases(folder)), reference=reference or compared[0],
-        baseline=baseline or entries[0].name, threads=threads or usable_cores(), min_runs=runs, min_seconds=seconds,
+        baseline=baseline or entries[0].name, threads=one_count(threads), min_runs=runs, min_seconds=seconds,
         command=shlex.join(["edge-latup", *sys.argv[1:]]),
     )  # fmt: skip
     run_bench(plan, out, output.note)
     show_run(load_run(out))
 
 
+def _refuse_unused(what: str, given: dict[str, bool]) -> None:
+    if named := [option for option, is_given in given.items() if is_given]:
+        raise InputError(f"{what} {', '.join(named)}", "see edge-latup bench --help")
+
+
+def one_count(text: str) -> int:
+    """The number of threads of a run that is no sweep.
+
+    Raises:
+        InputError: it is not one number.
+    """
+    from edge_latup.bench.sweep import parse_threads
+    from edge_latup.runtimes.base import usable_cores
+
+    counts = parse_threads(text, usable_cores())
+    if len(counts) > 1:
+        raise InputError(f"--threads {text} names several numbers", "add --sweep, or name one")
+    return counts[0]
+
+
 def show_run(run: LoadedRun) -> None:
+    """Write the run's tables beside its records and print them, or the run as JSON."""
+    from edge_latup.bench import table
+
+    print_run(run)
+    output.result(table.as_data(run), f"records and tables in {run.folder}")
+
+
+def print_run(run: LoadedRun) -> None:
     """Write the run's tables beside its records and print them."""
     from edge_latup.bench import table
     from edge_latup.bench.cautions import cautions
@@ -74,4 +118,3 @@ def show_run(run: LoadedRun) -> None:
     output.line(f"machine: {run.record.host.summary}")
     for caution in cautions(run):
         output.warning(str(caution))
-    output.result(table.as_data(run), f"records and tables in {run.folder}")

@@ -10,7 +10,10 @@ import typer
 from edge_latup.artifact import Artifact, open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
+from edge_latup.cli.quantize_all import quantize_every
+from edge_latup.cli.rewriting import Measure, Passes, Rewrite, TrustBatchNorm, rewriting_of
 from edge_latup.errors import InputError
+from edge_latup.runtimes.audit import shortfall
 
 if TYPE_CHECKING:
     from edge_latup.manifest import Manifest, Precision
@@ -24,7 +27,7 @@ COLUMNS: Final = ("runtime", "artifact", "MB", "of FP32", "same class", "relativ
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
     out: OutArtifact,
-    method: Annotated[str, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")],
+    method: Annotated[str | None, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")] = None,
     runtime: Annotated[
         str, typer.Option(help="The runtime that will run it; with all, --out is a folder for an artifact for each runtime.")
     ] = "openvino",
@@ -34,15 +37,31 @@ def quantize(
     float_precision: Annotated[
         str | None, typer.Option(help="What int8's float part is computed in: fp32, bf16 (OpenVINO) or fp16 (TensorRT).")
     ] = None,
+    passes: Passes = None,
+    measure: Measure = True,
+    trust_batch_norm: TrustBatchNorm = False,
+    rewrite: Rewrite = None,
     overwrite: Overwrite = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every method for every runtime installed here, each in a folder below --out.")
+    ] = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once. TensorRT's file is checked, not run."""
     from edge_latup.quantize.methods import check_calibration
 
+    if every:
+        others = {"--method": bool(method), "--keep-float": bool(keep_float), "--float-precision": bool(float_precision)}
+        quantize_every(artifact, out, calibration or [], crops_per_case, others | {"--overwrite": overwrite})
+        return
+    if method is None:
+        raise InputError("no method is named", "add --method, or --all for every one")
     if float_precision not in (None, "fp32", "bf16", "fp16"):
         raise InputError(f"--float-precision {float_precision!r} is not known", "choose fp32, bf16 or fp16")
     summary = _summary(method, runtime)
     check_calibration(method, given=bool(calibration))
+    rewriting = rewriting_of(method, passes, measure, trust_batch_norm, rewrite)
+    if rewriting is not None and runtime == ALL:
+        raise InputError("a rewrite is measured on one runtime", "name it with --runtime, or rewrite first: --method rewrite")
     _refuse_taken(method, runtime, out, overwrite)
     source = open_artifact(artifact)
     inputs = _calibrate(source, calibration, crops_per_case)
@@ -54,7 +73,7 @@ def quantize(
     if runtime == ALL:
         _for_all(source, method, out, options)
     else:
-        _for_one(source, method, out, runtime, options)
+        _for_one(source, method, out, runtime, options | {"rewriting": rewriting}, fastest=bool(rewrite))
 
 
 def _summary(method: str, runtime: str) -> str:
@@ -86,10 +105,13 @@ def _calibrate(source: Artifact, folders: list[Path] | None, crops_per_case: int
     return make_calibration(folders, source.manifest.spec, crops_per_case=crops_per_case)
 
 
-def _for_one(source: Artifact, method: str, out: Path, runtime: str, options: dict[str, Any]) -> None:
+def _for_one(source: Artifact, method: str, out: Path, runtime: str, options: dict[str, Any], *, fastest: bool) -> None:
+    from edge_latup.quantize.fastest import quantize_fastest
     from edge_latup.quantize.methods import quantize as compress
 
-    made = compress(source, method, out, runtime=parse_runtime(runtime), **options).manifest
+    made = (quantize_fastest if fastest else compress)(source, method, out, runtime=parse_runtime(runtime), **options).manifest
+    if made.audit is not None and (text := shortfall(made.audit)):
+        output.warning(text)
     share = made.model_size / source.manifest.model_size
     where = " (reference numerics, not executed in TensorRT)" if runtime == "tensorrt" else ""
     output.result(

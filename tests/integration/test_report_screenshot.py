@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 from PIL import Image
 from sample_run import write_run
+from sample_sweep import INT8, row, sweep_of
 
 from edge_latup.bench.report import render_report
 from edge_latup.bench.report.theme import PALETTE
@@ -119,3 +120,13 @@ def test_a_page_that_fails_or_loads_says_so(browser: str, report: Path, tmp_path
     page = tmp_path / "spoilt.html"
     page.write_text(report.read_text(encoding="utf-8").replace(was, becomes), encoding="utf-8")
     assert problem in (_problem(_dom(browser, page)) or "nothing")
+
+
+def test_a_sweep_is_drawn_too(browser: str, tmp_path: Path) -> None:
+    rows = [row("fp32", 3400), row("int8", 900, **INT8), row("fp32", 8000, "avx2"), row("int8", 4000, "avx2", **INT8)]
+    page = render_report(write_run(tmp_path / "run"), tmp_path / "report.html", sweep_of(rows, {"int8": 0.0004}))
+    dom = _dom(browser, page)
+    assert _problem(dom) is None
+    parts = re.split(r'<div class="[^"]*plot[^"]*" id="plot-', dom)[1:]
+    drawn = {part.partition('"')[0] for part in parts if 'class="main-svg"' in part}
+    assert drawn == {*PLOTS, "sweep-native", "sweep-emulated"}

@@ -293,6 +293,6 @@ def test_artifacts_of_different_specs_are_timed_on_their_own_inputs(
     monkeypatch.setattr(bench, "parity_input", draw)
     spec = tiny_fp32.manifest.spec.model_copy(update={"modalities": ("t1", "t2", "flair")})
     other = pointwise_artifact(tmp_path / "other", spec=spec)
-    paths = bench._write_batches([Entry(artifact=a, runtime="openvino") for a in (tiny_fp32, other, tiny_fp32)], tmp_path)
+    paths = bench.write_batches([Entry(artifact=a, runtime="openvino") for a in (tiny_fp32, other, tiny_fp32)], tmp_path)
     assert [np.load(path)[0, 0, 0, 0, 0] for path in paths] == [1, 2, 1]
     assert drawn == [tiny_fp32.manifest.spec, spec]

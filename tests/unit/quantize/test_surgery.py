@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_graphs import changed_by, drawn, model_of, operations, run
 from tiny_models import some_batch
 
 from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError
 from edge_latup.export.graph_cost import cost_of_graph
 from edge_latup.quantize.methods import quantize
-from edge_latup.quantize.surgery import doubled_kernel, fuse_upsampling
+from edge_latup.quantize.surgery.upsampling import doubled_kernel, fuse_upsampling
 from edge_latup.runtimes import open_session
 
 
@@ -27,9 +28,9 @@ def upsampled(**changes: Any) -> Any:
     resize_how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"} | changes.pop("resize", {})
     conv_how = {"kernel_shape": [2, 2, 2], "pads": [0, 0, 0, 1, 1, 1]} | changes.pop("conv", {})
     rng = np.random.default_rng(0)
-    weight = rng.normal(size=(4, 3 // conv_how.get("group", 1), *conv_how["kernel_shape"])).astype(np.float32)
+    weight = rng.normal(size=(6 if "group" in conv_how else 4, 3 // conv_how.get("group", 1), *conv_how["kernel_shape"])).astype(np.float32)
     constants = [
-        numpy_helper.from_array(weight, "w"), numpy_helper.from_array(rng.normal(size=4).astype(np.float32), "b"),
+        numpy_helper.from_array(weight, "w"), numpy_helper.from_array(rng.normal(size=len(weight)).astype(np.float32), "b"),
         numpy_helper.from_array(np.array(scales, np.float32), "scales"),
     ]  # fmt: skip
     nodes = [
@@ -76,6 +77,7 @@ def test_one_transposed_convolution_gives_the_same_numbers(shape: tuple[int, int
         {"conv": {"strides": [2, 2, 2]}},
         {"conv": {"dilations": [2, 2, 2]}},
         {"conv": {"kernel_shape": [3, 3, 3], "pads": [1, 1, 1, 1, 1, 1]}},
+        {"conv": {"group": 3}},
         {"outputs": ["y", "u"]},
     ],
 )
@@ -84,6 +86,36 @@ def test_what_only_looks_alike_is_left_alone(changes: dict[str, Any]) -> None:
     before = model.SerializeToString()
     assert fuse_upsampling(model.graph) == 0
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_it_is_what_pytorch_computes_in_two_steps(axes: int) -> None:
+    import torch
+    from onnx import helper
+    from torch.nn import functional as F  # noqa: N812
+
+    nodes = [
+        helper.make_node("Constant", [], ["scales"], value=numpy_tensor(np.array([1, 1, *[2] * axes], np.float32))),
+        helper.make_node("Constant", [], ["w"], value=numpy_tensor(drawn(1, 4, 3, *[2] * axes))),
+    ]  # fmt: skip
+    for index in range(2):  # two convolutions that share a weight
+        how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+        nodes.append(helper.make_node("Resize", ["x", "", "scales"], [f"u{index}"], **how))
+        nodes.append(helper.make_node("Conv", [f"u{index}", "w"], [f"y{index}"], pads=[0] * axes + [1] * axes))
+    nodes.append(helper.make_node("Concat", ["y0", "y1"], ["y"], axis=1))
+    image = drawn(2, 1, 3, *[3, 4, 5][:axes])
+    model = model_of(nodes, {}, image.shape)
+    assert changed_by(fuse_upsampling, model, image) == 2
+    assert operations(model) == ["ConvTranspose", "ConvTranspose", "Concat"]
+    up = F.pad(F.interpolate(torch.from_numpy(image), scale_factor=2.0), (0, 1) * axes)
+    once = (F.conv2d if axes == 2 else F.conv3d)(up, torch.from_numpy(drawn(1, 4, 3, *[2] * axes)))
+    np.testing.assert_allclose(run(model, image)[0], np.concatenate([once, once], 1), atol=2e-5)
+
+
+def numpy_tensor(values: np.ndarray) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(values)
 
 
 def test_the_kernel_of_one_axis_is_the_derived_one() -> None:

@@ -44,7 +44,7 @@ def test_the_manifest_says_what_was_done_and_that_nothing_was_executed(compresse
     assert parameters["int8_layers"] == 16
     assert parameters["left_float"] == {"encoder1.embedding": "3 channels, fewer than 8", "output": "4 channels, fewer than 8"}
     assert set(parameters["rule_warnings"]) == {"resize", "alignment"}
-    assert (parameters["transposed_scales"], parameters["ranges"]) == ("tensor", "min-max")
+    assert (parameters["transposed_scales"], parameters["ranges"]) == ("tensor", "mean min-max")
     assert manifest.parity[:-1] == tiny_fp32.manifest.parity
 
 

@@ -94,11 +94,14 @@ def test_another_model_is_not_taken_from_the_cache(tiny_fp32: Artifact, compress
     np.testing.assert_array_equal(_from_cache(other, options)[1], _from_cache(other, SessionOptions())[1])
 
 
+SAYING_NO = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY")
+"""With one of these the packages are silent by themselves."""
 SILENT = """
 import sys
 from pathlib import Path
 import numpy as np
 from edge_latup.artifact import open_artifact
+from edge_latup.quantize.prepared import prepare
 from edge_latup.quantize.static_int8 import openvino_int8
 from edge_latup.runtimes import RUNTIMES, open_session
 from edge_latup.targets.diagnosis import diagnose
@@ -106,19 +109,22 @@ diagnose()
 RUNTIMES["openvino"].describe()
 artifact = open_artifact(Path(sys.argv[1]))
 batch = np.random.default_rng(0).random(artifact.manifest.input_shape, dtype=np.float32)
-with open_session(artifact, "openvino") as session:
-    session.infer(batch)
-openvino_int8(artifact.model_path, Path(sys.argv[2]), [batch], preset="mixed")
+for runtime in ("openvino", "onnxruntime"):
+    with open_session(artifact, runtime) as session:
+        session.infer(batch)
+with prepare(artifact.model_path, [batch]) as prepared:
+    openvino_int8(Path(sys.argv[2]), prepared, preset="mixed")
 sys.exit("openvino_telemetry" in sys.modules)
 """
 
 
 def test_nothing_is_told_to_anybody(tiny_fp32: Artifact, tmp_path: Path) -> None:
-    """OpenVINO and NNCF report their use over the network unless stopped, and keep a client's number in the home folder."""
+    """OpenVINO, NNCF and ONNX Runtime report their use over the network unless stopped, and keep a client's number in the home folder."""
     home, out = tmp_path / "home", tmp_path / "out"
     home.mkdir()
     out.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")} | {"HOME": str(home)}
+    environment = {name: value for name, value in os.environ.items() if name not in SAYING_NO} | {"HOME": str(home)}
+    environment.pop("XDG_CACHE_HOME", None)
     command = [sys.executable, "-c", SILENT, str(tiny_fp32.folder), str(out)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

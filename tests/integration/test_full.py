@@ -1,0 +1,59 @@
+"""`edge-latup demo --full` on the tiny network: every stage takes what the one before it made, and the report shows the sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import Command
+
+from edge_latup.bench import full as module
+from edge_latup.bench.sweep_store import load_sweep
+from edge_latup.cases.cohort import write_cohort
+from edge_latup.cases.layout import CaseFiles
+from edge_latup.targets.host import cpu_flags
+from edge_latup.targets.isa import LEVELS
+
+STAGES = [
+    "phantoms", "export, proven equal to PyTorch", "surgery and compression", "bench and drift", "audit of executed kernels", "gate",
+    "sweep", "report",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_stage_from_one_command(
+    cli: Command, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def small(folder: Path, seed: int, count: int, progress: object) -> list[CaseFiles]:
+        return list(write_cohort(folder, cases=min(count, 2), seed=seed, shape=(40, 36, 32)))
+
+    monkeypatch.setattr(module, "make_phantoms", small)
+    done = cli("--json", "demo", "--full", "--checkpoint", tiny_checkpoint, "--out", tmp_path, "--phantoms", 1)
+    assert done.code == 0, done.err
+    told = done.data
+    assert list(told["seconds"]) == STAGES
+    assert sum(" stage: " in line and " took " in line for line in done.err.splitlines()) == len(STAGES)
+    made = {"rewrite", "int8", "int8-rewritten"}
+    assert made <= set(told["accepted"])
+    assert {line.partition(" on ")[0] for line in told["audit"][: len(made) + 1]} >= {"fp32", "rewrite"}
+    assert any("int8 on openvino: " in line and "executed INT8 9" in line for line in told["audit"])
+    assert [line[:3] for line in told["bounds"]] == ["N/A"] * 5, "no 128 x 128 x 128"
+    _check_sweep(next(tmp_path.glob("*/sweep")))
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert 'id="sweep"' in page
+    assert 'id="plot-sweep-native"' in page
+
+
+def _check_sweep(folder: Path) -> None:
+    sweep = load_sweep(folder)
+    assert not sweep.unfinished
+    assert not [row.reason for row in sweep.rows.values() if row.status == "failed"]
+    native = {(row.artifact, row.runtime) for row in sweep.timings("native")}
+    assert {("fp32", "openvino"), ("int8", "openvino"), ("fp32", "onnxruntime"), ("int8-onnxruntime", "onnxruntime")} <= native
+    for isa, level in LEVELS.items():
+        rows = {row.artifact for row in sweep.timings(isa)}
+        possible = set(level.flags) <= cpu_flags()
+        assert ({"fp32", "int8", "int8-rewritten"} <= rows) == possible
+        assert not rows - {"fp32", "bf16", "int8", "int8-rewritten"}
+    assert sweep.record.reference == "fp32"
+    assert {"int8", "int8-rewritten"} <= set(sweep.drift)

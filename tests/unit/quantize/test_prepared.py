@@ -1,0 +1,138 @@
+"""One look at the calibration inputs serves every runtime: equal outputs, ranges that are the tensors' own, bounded memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from edge_latup.artifact import Artifact
+from edge_latup.errors import InputError
+from edge_latup.quantize.calibration import Calibration
+from edge_latup.quantize.methods import quantize
+from edge_latup.quantize.prepared import Prepared, activations, prepare
+from edge_latup.quantize.ranges import channel_ranges
+from edge_latup.quantize.static_int8 import zero_aligned
+from edge_latup.runtimes.openvino import import_openvino
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    return [rng.random((1, 3, 16, 16, 16), dtype=np.float32) * scale for scale in (1, 2, 4)]
+
+
+def infer(path: Path, image: np.ndarray) -> np.ndarray:
+    ov = import_openvino()
+    compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
+    return np.array(compiled([image])[0])
+
+
+def test_the_file_to_quantize_computes_what_its_source_does(tiny_fp32: Artifact, images: list[np.ndarray]) -> None:
+    with prepare(tiny_fp32.model_path, images) as prepared:
+        assert prepared.equalised_channels > 0
+        np.testing.assert_allclose(infer(prepared.path, images[0]), infer(tiny_fp32.model_path, images[0]), atol=1e-6)
+    assert not prepared.path.exists()
+    with prepare(tiny_fp32.model_path, images, equalised=False) as plain:
+        assert plain.equalised_channels == 0
+        np.testing.assert_array_equal(infer(plain.path, images[0]), infer(tiny_fp32.model_path, images[0]))
+
+
+def test_ranges_are_those_of_the_file_to_quantize(tiny_fp32: Artifact, images: list[np.ndarray]) -> None:
+    """They are not measured in it, but in its source, and divided by what its channels were divided by."""
+    with prepare(tiny_fp32.model_path, images) as prepared:
+        tensors = activations(onnx.load(tiny_fp32.model_path).graph)
+        own = channel_ranges(prepared.path, tensors, images)
+        for name in tensors:
+            expected = own[name][:, 0].min(axis=1).mean(), own[name][:, 1].max(axis=1).mean()
+            np.testing.assert_allclose(prepared.known[name], expected, rtol=1e-4, atol=1e-6)
+        assert prepared.ranges_of(["image"]) == {"image": prepared.known["image"]}
+        unforeseen = next(node.output[0] for node in onnx.load(prepared.path).graph.node if node.op_type == "Resize")
+        known = {name: value for name, value in prepared.known.items() if name != unforeseen}
+        other = Prepared(
+            source=prepared.source, path=prepared.path, inputs=images, known=known, estimator=prepared.estimator, equalised_channels=1
+        )  # fmt: skip
+        np.testing.assert_allclose(other.ranges_of([unforeseen])[unforeseen], prepared.known[unforeseen], rtol=1e-4)
+
+
+def test_what_was_prepared_for_another_artifact_is_refused(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(tiny_fp32.model_path.read_bytes())
+    with prepare(copy, tiny_calibration.inputs) as prepared, pytest.raises(InputError, match="was prepared, not"):
+        quantize(tiny_fp32, "int8", tmp_path / "out", calibration=tiny_calibration, prepared=prepared)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_quantizer_has_the_range_of_its_tensor(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
+    with prepare(tiny_fp32.model_path, tiny_calibration.inputs) as prepared:
+        made = quantize(tiny_fp32, "int8", tmp_path / "int8", calibration=tiny_calibration, prepared=prepared)
+        nodes = import_openvino().Core().read_model(made.model_path).get_ordered_ops()
+        found = 0
+        for node in nodes:
+            source = node.input_value(0) if node.get_type_name() == "FakeQuantize" else None
+            if source is None or source.get_node().get_type_name() == "Constant":
+                continue
+            known = [prepared.known[name] for name in source.get_names() if name in prepared.known]
+            low, high = (float(node.input_value(index).get_node().get_data().ravel()[0]) for index in (1, 2))
+            for expected in known:
+                # Those that meet in a concat share the widest of their ranges; zero is a level.
+                step = (high - low) / 255
+                assert low <= expected[0] + step
+                assert high >= expected[1] - step
+                found += 1
+            assert abs(low / ((high - low) / 255) - round(low / ((high - low) / 255))) < 1e-3
+    assert found >= 15
+    assert made.manifest.recipe[-1].parameters["ranges"] == "mean min-max"
+
+
+NOT_QUANTIZED = "{node} reads 8 bits, though attention and norms are said to stay float"
+
+
+def test_attention_and_norms_stay_float(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
+    made = quantize(tiny_fp32, "int8", tmp_path / "int8", calibration=tiny_calibration)
+    for node in import_openvino().Core().read_model(made.model_path).get_ordered_ops():
+        if node.get_type_name() in ("MVN", "ReduceMean", "MatMul", "Sigmoid"):
+            assert node.input_value(0).get_node().get_type_name() != "FakeQuantize", NOT_QUANTIZED.format(node=node.get_friendly_name())
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_zero_is_a_level_of_every_range(low: float, high: float) -> None:
+    low, high = min(low, high), max(low, high)
+    assume(high - low > 1e-3)
+    start, end = zero_aligned(low, high)
+    step = (end - start) / 255
+    assert start <= 0 <= end
+    assert abs(start / step - round(start / step)) < 1e-6
+    assert start - step <= min(low, 0) <= start + step
+    assert end - step <= max(high, 0) <= end + step
+
+
+CALIBRATE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.static_int8 import openvino_int8
+images = [np.random.default_rng(seed).random((1, 3, 128, 128, 128), dtype=np.float32) for seed in range(16)]
+with prepare(Path(sys.argv[1]), images) as prepared:
+    openvino_int8(Path(sys.argv[2]), prepared, preset="mixed")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_sixteen_full_crops_are_calibrated_in_three_gigabytes(tmp_path: Path) -> None:
+    from edge_latup.bench.demo import demo_checkpoint
+    from edge_latup.export.torch_onnx import export_onnx
+
+    fp32 = export_onnx(demo_checkpoint(), tmp_path / "fp32")
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", CALIBRATE, str(fp32.model_path), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) <= 3e9

@@ -1,9 +1,9 @@
 """Accuracy-controlled INT8: which layers have to stay float for the gate to accept, found by whole cases and not by tensor error.
 
 First the two ends: everything in INT8, and every convolution in float. Where the gate refuses the first and accepts the second, each
-layer is ranked by what leaving it alone in float gives back; layers go to float in that order, one more at each step, until the gate
-accepts; then each of them but the last is tried in INT8 again. So the ranking decides how long the search takes, and a layer that the
-ranking wrongly blamed (where several layers each ruin the output, leaving one in float shows nothing) does not stay float.
+layer is ranked by what leaving it alone in float gives back; layers go to float in that order, twice as many at each step, until the
+gate accepts; then each of them is tried in INT8 again, the least harmful first. So the ranking decides how long the search takes, and
+not what it finds: where one layer ruins the output, leaving another in float shows nothing, and a ranking alone would miss that one.
 
 Where leaving more in float never turns accepted into refused, no single layer of the result can go back to INT8.
 """
@@ -64,20 +64,21 @@ class Search:
     max_steps: int | None = None
     tell: Callable[[str], None]
     _steps: list[ControlStep] = field(default_factory=list)
+    _refused: set[frozenset[str]] = field(default_factory=set)
     _known: tuple[Layer, ...] = ()
     _ranked: tuple[LayerEffect, ...] = ()
     _limit: int | None = None
 
     def run(self) -> Found:
         """Search to the end."""
-        full = self._gate("all INT8", None, frozenset())
+        full = self._gate("all INT8", (), frozenset())
         self._known = self.layers()
         if full.accepted:
             return self._found("INT8 accepted as it is", frozenset())
         if self.measure(()).unexecuted is not None or not self._known:
             return self._found("refused: INT8 does not run here")
-        if not self._gate("all float", None, frozenset(layer.name for layer in self._known)).accepted:
-            return self._found("refused: INT8 is not to blame")
+        if not self._gate("all float", (), frozenset(layer.name for layer in self._known)).accepted:
+            return self._found("refused: convolutions are not to blame")
         self._ranked = self._rank()
         self._limit = None if self.max_steps is None else len(self._steps) + self.max_steps
         try:
@@ -95,21 +96,22 @@ class Search:
         return tuple(sorted(effects, key=lambda effect: (-_most(effect.dice), -_most(effect.agreement), effect.layer.macs)))
 
     def _revert(self) -> frozenset[str]:
-        """Leave one more layer in float until the gate accepts, which it is known to do with all of them."""
-        kept: frozenset[str] = frozenset()
-        for effect in self._ranked[:-1]:
-            kept |= {effect.layer.name}
-            if self._gate("to float", effect.layer.name, kept).accepted:
-                return kept
-        return frozenset(layer.name for layer in self._known)
+        """Leave 1, 2, 4, ... layers in float until the gate accepts, which it is known to do with all of them."""
+        names, count, before = [effect.layer.name for effect in self._ranked], 1, 0
+        while count < len(names):
+            if self._gate("to float", names[before:count], frozenset(names[:count])).accepted:
+                break
+            before, count = count, 2 * count
+        return frozenset(names[:count])
 
     def _return_layers(self, chosen: frozenset[str]) -> Found:
-        """Try the layers in INT8 again, least harmful first; the last that went to float is needed, for before it all was refused."""
-        untried = [effect.layer.name for effect in self._ranked if effect.layer.name in chosen][:-1]
+        """Try each layer in INT8 again, the least harmful first."""
+        untried = [effect.layer.name for effect in self._ranked if effect.layer.name in chosen]
         while untried:
+            name = untried[-1]
             try:
-                if self._gate("back to INT8", untried[-1], chosen - {untried[-1]}).accepted:
-                    chosen -= {untried[-1]}
+                if self._without(name, chosen):
+                    chosen -= {name}
             except _OutOfStepsError:
                 break
             untried.pop()
@@ -117,12 +119,19 @@ class Search:
             return self._found("INT8 accepted with layers in float", chosen, untried=len(untried))
         return self._found("refused: out of steps" if untried else "refused: INT8 cannot meet the rule")
 
-    def _gate(self, kind: StepKind, layer: str | None, kept: frozenset[str]) -> ControlStep:
+    def _without(self, name: str, chosen: frozenset[str]) -> bool:
+        """Whether the gate accepts `chosen` with one layer back in INT8; it is not asked again what it refused on the way there."""
+        fewer = chosen - {name}
+        return fewer not in self._refused and self._gate("back to INT8", (name,), fewer).accepted
+
+    def _gate(self, kind: StepKind, moved: Sequence[str], kept: frozenset[str]) -> ControlStep:
         if self._limit is not None and len(self._steps) >= self._limit:
             raise _OutOfStepsError
         measured = self.measure(self._in_order(kept))
-        step = _step(len(self._steps) + 1, kind, layer, measured, judge(measured.drift, self.rule))
+        step = _step(len(self._steps) + 1, kind, moved, measured, judge(measured.drift, self.rule))
         self._steps.append(step)
+        if not step.accepted:
+            self._refused.add(kept)
         self.tell(step_line(step))
         return step
 
@@ -136,11 +145,11 @@ class Search:
         )  # fmt: skip
 
 
-def _step(number: int, kind: StepKind, layer: str | None, measured: Measurement, decision: GateDecision) -> ControlStep:
+def _step(number: int, kind: StepKind, moved: Sequence[str], measured: Measurement, decision: GateDecision) -> ControlStep:
     regions = [figures for finding in decision.origins for figures in finding.regions]
     unexecuted = () if measured.unexecuted is None else (f"it did not run what it declares: {measured.unexecuted}",)
     return ControlStep(
-        number=number, kind=kind, layer=layer, keep_float=measured.keep_float, int8_macs=measured.int8_macs,
+        number=number, kind=kind, moved=tuple(moved), keep_float=measured.keep_float, int8_macs=measured.int8_macs,
         mean_drop=max((figures.mean_drop for figures in regions), default=0.0),
         worst_drop=max((figures.worst.drop for figures in regions), default=0.0),
         accepted=decision.accepted and not unexecuted, reasons=(*unexecuted, *decision.reasons),
@@ -149,7 +158,7 @@ def _step(number: int, kind: StepKind, layer: str | None, measured: Measurement,
 
 def step_line(step: ControlStep) -> str:
     """One step in one line."""
-    moved = "" if step.layer is None else f" {step.layer}"
+    moved = f" {', '.join(step.moved)}" if step.moved else ""
     kept = f"{len(step.keep_float)} in float"
     told = "accepted" if step.accepted else f"refused: {step.reasons[0]}"
     return f"step {step.number}, {step.kind}:{moved} ({kept}, largest mean drop {step.mean_drop:.4f}) {told}"

@@ -83,8 +83,8 @@ class ControlStep(Record):
 
     number: int = Field(ge=1)
     kind: StepKind
-    layer: str | None
-    """The layer that was moved; None where all were."""
+    moved: tuple[str, ...]
+    """The layers that were moved, most harmful first; empty where all were."""
     keep_float: tuple[str, ...]
     int8_macs: Share | None
     mean_drop: float
@@ -99,7 +99,7 @@ Outcome = Literal[
     "INT8 accepted as it is",
     "INT8 accepted with layers in float",
     "refused: INT8 cannot meet the rule",
-    "refused: INT8 is not to blame",
+    "refused: convolutions are not to blame",
     "refused: INT8 does not run here",
     "refused: out of steps",
     "refused: not confirmed",

@@ -27,7 +27,7 @@ def _percent(share: float | None) -> float | None:
 STEPS: Final[tuple[Column[ControlStep], ...]] = (
     Column(name="number", header="step", about="In the order of the search.", value=lambda step: str(step.number)),
     Column(name="kind", header="candidate", about="What was changed.", value=lambda step: step.kind),
-    Column(name="layer", header="layer", about="The layer that was moved.", value=lambda step: step.layer),
+    Column(name="moved", header="moved", about="The layers that were moved.", value=lambda step: ", ".join(step.moved)),
     Column(name="gate", header="gate", about="On the development cases.", value=_first_reason),
     Column(name="floats", header="float", unit="layers", about="Layers in float.", value=lambda step: len(step.keep_float), spec="d"),
     Column(name="int8", header="INT8", unit="MAC %", about="Executed in INT8.", value=lambda step: _percent(step.int8_macs), spec=".1f"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from edge_latup.cases.layout import CaseFiles
     from edge_latup.manifest import Precision
     from edge_latup.quantize.calibration import Calibration
+    from edge_latup.quantize.prepared import Prepared
 
 
 def control(
@@ -59,15 +62,18 @@ def control(
         raise ArtifactError(f"{artifact} is not an FP32 ONNX artifact", "give the artifact that edge-latup export made")
     output.note("reading calibration cases")
     inputs = make_calibration(calibration, source.manifest.spec, crops_per_case=crops_per_case)
-    plan = ControlPlan(
-        reference=source, make=_maker(source, inputs, cast("Precision", float_precision)), calibration=inputs.cases,
-        cases=_found(cases), confirm=None if confirm is None else _found(confirm), rule=fixed,
-        settings={"method": "int8", "float_precision": float_precision, "crops_per_case": crops_per_case, "bf16_beside": not beside},
-        floats=tuple(open_artifact(folder) for folder in beside or ()), make_float=None if beside else functools.partial(_bf16, source),
-        threads=threads or usable_cores(), max_steps=max_steps, min_runs=runs, min_seconds=seconds,
-        command=shlex.join(["edge-latup", *sys.argv[1:]]),
-    )  # fmt: skip
-    _show(run(plan, out, output.note), out)
+    with _maker(source, inputs, cast("Precision", float_precision)) as make:
+        plan = ControlPlan(
+            reference=source, make=make, calibration=inputs.cases, cases=_found(cases),
+            confirm=None if confirm is None else _found(confirm), rule=fixed,
+            settings={"method": "int8", "float_precision": float_precision, "crops_per_case": crops_per_case, "bf16_beside": not beside},
+            floats=tuple(open_artifact(folder) for folder in beside or ()),
+            make_float=None if beside else functools.partial(_bf16, source),
+            threads=threads or usable_cores(), max_steps=max_steps, min_runs=runs, min_seconds=seconds,
+            command=shlex.join(["edge-latup", *sys.argv[1:]]),
+        )  # fmt: skip
+        result = run(plan, out, output.note)
+    _show(result, out)
 
 
 def _found(folders: list[Path]) -> tuple[CaseFiles, ...]:
@@ -76,14 +82,25 @@ def _found(folders: list[Path]) -> tuple[CaseFiles, ...]:
     return tuple(files for folder in folders for files in find_cases(folder))
 
 
-def _maker(source: Artifact, inputs: Calibration, float_precision: Precision) -> Make:
-    """Makes every candidate from one calibration."""
+@contextmanager
+def _maker(source: Artifact, inputs: Calibration, float_precision: Precision) -> Iterator[Make]:
+    """Makes every candidate from one calibration, which is done when the first is made: a search that goes on may need none."""
     from edge_latup.quantize.methods import quantize
+    from edge_latup.quantize.prepared import prepare
 
-    def make(keep_float: tuple[str, ...], folder: Path) -> Artifact:
-        return quantize(source, "int8", folder, calibration=inputs, keep_float=keep_float, float_precision=float_precision)
+    with ExitStack() as stack:
 
-    return make
+        @functools.cache
+        def prepared() -> Prepared:
+            output.note("calibrating")
+            return stack.enter_context(prepare(source.model_path, inputs.inputs))
+
+        def make(keep_float: tuple[str, ...], folder: Path) -> Artifact:
+            return quantize(
+                source, "int8", folder, calibration=inputs, prepared=prepared(), keep_float=keep_float, float_precision=float_precision
+            )
+
+        yield make
 
 
 def _bf16(source: Artifact, folder: Path) -> Artifact | None:
@@ -117,7 +134,7 @@ def _data(result: ControlResult, lines: list[str]) -> dict[str, Any]:
 
 REMEDIES = {
     "refused: INT8 cannot meet the rule": "use a float artifact, or calibrate on more cases",
-    "refused: INT8 is not to blame": "it is refused with every convolution in float: look at the rule, the cases, --float-precision",
+    "refused: convolutions are not to blame": "all of them in float are refused too: look at the rule, the cases and --float-precision",
     "refused: INT8 does not run here": "look at edge-latup inspect --audit of the candidate; use a float artifact on this machine",
     "refused: out of steps": "repeat the command with more --max-steps: the search goes on where it stopped",
     "refused: not confirmed": "use a float artifact: choosing again by the same confirmation cases would prove nothing",

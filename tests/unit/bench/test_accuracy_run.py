@@ -255,7 +255,7 @@ def test_int8_that_is_not_faster_than_float_is_told(plan: ControlPlan, fake: Fak
 def test_where_nothing_is_accepted_nothing_is_timed(harm: dict[str, float], plan: ControlPlan, fake: FakeTools, tmp_path: Path) -> None:
     fake.world.harm, fake.world.floor = harm, 0.0 if harm else 0.1
     result = control(plan, tmp_path, silent)
-    assert result.outcome == ("refused: INT8 cannot meet the rule" if harm else "refused: INT8 is not to blame")
+    assert result.outcome == ("refused: INT8 cannot meet the rule" if harm else "refused: convolutions are not to blame")
     assert (result.artifact, result.decision, fake.benched) == (None, None, [])
     assert len(control_tables(result)) == (2 if harm else 1)
     assert next(iter(control_lines(result))) == result.outcome

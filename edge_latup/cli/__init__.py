@@ -10,6 +10,7 @@ import typer
 
 from edge_latup.cli.bench import bench
 from edge_latup.cli.bench_case import bench_case
+from edge_latup.cli.control import control
 from edge_latup.cli.demo import demo
 from edge_latup.cli.doctor import doctor
 from edge_latup.cli.export import export
@@ -39,6 +40,7 @@ def _options(
 for command in (demo, phantom, train, export, inspect, quantize, bench, bench_case, gate, report, segment, doctor):
     app.command()(command)
 app.command("import")(import_model)
+app.command()(control)
 
 
 def main() -> None:

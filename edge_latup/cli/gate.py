@@ -29,7 +29,7 @@ def gate(
     from edge_latup.bench.gate_table import as_data, gate_lines, gate_tables, rule_line
     from edge_latup.bench.store import load_run
 
-    fixed = _rule(margin, rule)
+    fixed = parse_rule(margin, rule)
     loaded = load_run(run)
     decisions = [judge(loaded.drift[name], fixed, loaded.rows[name]) for name in _asked(loaded, candidate)]
     for decision in decisions:
@@ -43,7 +43,13 @@ def gate(
     _refuse([decision for decision in decisions if not decision.accepted])
 
 
-def _rule(margin: float | None, path: Path | None) -> GateRule:
+def parse_rule(margin: float | None, path: Path | None) -> GateRule:
+    """The rule of --margin or --rule, the default one where neither is given.
+
+    Raises:
+        InputError: both are given, or the margin is none.
+        SpecError: the file is missing or not a rule.
+    """
     from edge_latup.bench.gate_records import GateRule
     from edge_latup.records import read_record
     from edge_latup.spec import REGIONS

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 LEFT_FLOAT: Final = ("MatMul", "MVN", "ReduceMean", "Multiply")
 """What NNCF would quantize beside convolutions: dense layers, norms, and the means and gates of squeeze-and-excitation."""
+MOVING: Final = ("Interpolate", "MaxPool", "Concat", "Reshape", "Transpose", "Pad", "StridedSlice")
+"""What hands 8-bit values on."""
+WITHOUT_BIASES: Final = "/WithoutBiases"
+"""What OpenVINO's importer appends to the name of a convolution whose bias became an addition."""
 PLACING_SIZE: Final = 64
 SMALLEST_STEP: Final = 1e-6
 """For a tensor that is zero everywhere."""
@@ -67,6 +71,7 @@ def openvino_int8(folder: Path, prepared: Prepared, *, preset: str, keep_float: 
     plain = model.clone()
     quantized = _placed(model, prepared.inputs[0], preset, ignored)
     _set_ranges(quantized, plain, prepared)
+    _drop_idle(quantized)
     save_ir(quantized, folder)
 
 
@@ -110,13 +115,37 @@ def _set_ranges(model: ov.Model, plain: ov.Model, prepared: Prepared) -> None:
     groups: dict[tuple[float, float], list[Any]] = {}
     for node in model.get_ordered_ops():
         # NNCF gives quantizers whose tensors meet in a concat the very same range.
-        if node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant":
+        if _is_activation_quantizer(node):
             groups.setdefault((_limit(node, 1), _limit(node, 2)), []).append(node)
     for members in groups.values():
         low, high = _range_of(members, plain, prepared)
         for node in members:
             _set_limits(node, *zero_aligned(low, high))
     model.validate_nodes_and_infer_types()
+
+
+def _drop_idle(model: ov.Model) -> None:
+    """Remove quantizers whose values no integer convolution ends up with: before a layer that is left in float they only round."""
+    for node in reversed(model.get_ordered_ops()):
+        if _is_activation_quantizer(node) and not any(_reads_integers(port.get_node()) for port in node.output(0).get_target_inputs()):
+            for port in list(node.output(0).get_target_inputs()):
+                port.replace_source_output(node.input_value(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _is_activation_quantizer(node: Any) -> bool:
+    return bool(node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant")
+
+
+def _reads_integers(node: Any) -> bool:
+    """Whether an operation multiplies 8-bit weights, quantizes for one that does, or moves values towards one."""
+    kind = node.get_type_name()
+    if kind == "FakeQuantize":
+        return True
+    if "Convolution" in kind:
+        return bool(node.input_value(1).get_node().get_type_name() != "Constant")
+    moves = kind in MOVING
+    return moves and any(_reads_integers(port.get_node()) for output in node.outputs() for port in output.get_target_inputs())
 
 
 def _limit(node: Any, index: int) -> float:
@@ -170,9 +199,10 @@ def _set_limits(node: Any, low: float, high: float) -> None:
 def _operations_of(model: ov.Model, module: str) -> list[str]:
     """Names of the convolutions of a module or of those inside it."""
     names = [node.get_friendly_name() for node in model.get_ordered_ops() if "Convolution" in node.get_type_name()]
-    found = [name for name in names if name.partition("/")[0] == module or name.startswith(f"{module}.")]
+    found = [name for name in names if f"{name}/".startswith((f"{module}/", f"{module}."))]
     if not found:
-        raise InputError(f"no convolution belongs to {module!r}", f"the graph has: {', '.join(name.partition('/')[0] for name in names)}")
+        known = (name.removesuffix(WITHOUT_BIASES) for name in names)
+        raise InputError(f"no convolution belongs to {module!r}", f"the graph has: {', '.join(known)}")
     return found
 
 

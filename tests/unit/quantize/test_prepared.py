@@ -18,7 +18,7 @@ from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import Prepared, activations, prepare
 from edge_latup.quantize.ranges import channel_ranges
-from edge_latup.quantize.static_int8 import zero_aligned
+from edge_latup.quantize.static_int8 import openvino_int8, zero_aligned
 from edge_latup.runtimes.openvino import import_openvino
 
 
@@ -91,6 +91,7 @@ def test_every_quantizer_has_the_range_of_its_tensor(tiny_fp32: Artifact, tiny_c
     assert made.manifest.recipe[-1].parameters["ranges"] == "mean min-max"
 
 
+QUANTIZER = "FakeQuantize"
 NOT_QUANTIZED = "{node} reads 8 bits, though attention and norms are said to stay float"
 
 
@@ -136,3 +137,27 @@ def test_sixteen_full_crops_are_calibrated_in_three_gigabytes(tmp_path: Path) ->
     command = [sys.executable, "-c", CALIBRATE, str(fp32.model_path), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) <= 3e9
+
+
+def test_before_layers_left_in_float_nothing_is_rounded(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
+    """With every convolution left in float, what remains of INT8 is nothing: up-sampling alone needs no 8 bits."""
+    modules = ("encoder1", "encoder2", "encoder3", "decoder3", "decoder2", "decoder1", "output")
+    made = quantize(tiny_fp32, "int8", tmp_path / "float", calibration=tiny_calibration, keep_float=modules)
+    assert not [
+        node for node in import_openvino().Core().read_model(made.model_path).get_ordered_ops() if node.get_type_name() == QUANTIZER
+    ]
+    assert made.manifest.parity[-1].relative_l2 < 0.005
+
+
+def test_a_convolution_is_named_as_in_the_file(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
+    """Exporters that name nodes like paths too: `/encoder/conv/Conv`."""
+    model = onnx.load(tiny_fp32.model_path)
+    for node in model.graph.node:
+        node.name = f"/{node.name.replace('.', '/')}/{node.op_type}"
+    path = tmp_path / "paths.onnx"
+    onnx.save(model, path)
+    with prepare(path, tiny_calibration.inputs) as prepared:
+        openvino_int8(tmp_path, prepared, preset="mixed", keep_float=["/output/Conv", "/decoder1"])
+        with pytest.raises(InputError, match="no convolution belongs to 'output'") as refused:
+            openvino_int8(tmp_path, prepared, preset="mixed", keep_float=["output"])
+    assert "/output/Conv" in refused.value.hint

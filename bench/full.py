@@ -113,18 +113,19 @@ def run_full(
 
 def _compress(fp32: Artifact, folder: Path, calibration: Calibration, progress: Progress) -> dict[str, Artifact]:
     """Every form by name. INT8 is made of the graph as exported and of the rewritten one; its float part is tried in BF16 too."""
-    attempts = quantize_all(fp32, folder, calibration=calibration, progress=progress, only=METHODS)
-    made = {attempt.task.name: attempt.artifact for attempt in attempts if attempt.artifact is not None}
-    if "int8" not in made or "rewrite" not in made:
-        return made
-    progress("int8-rewritten: looking at the calibration inputs in the rewritten graph")
-    with prepare(made["rewrite"].model_path, calibration.inputs) as prepared:
-        for name in ("int8-rewritten", "int8-rewritten-bf16")[: 2 if "bf16" in made else 1]:
-            progress(f"{name}: int8 of the rewritten graph")
-            made[name] = quantize(
-                made["rewrite"], "int8", folder / name, calibration=calibration, prepared=prepared,
-                float_precision="bf16" if name.endswith("bf16") else "fp32",
-            )  # fmt: skip
+    progress("looking at the calibration inputs")
+    with prepare(fp32.model_path, calibration.inputs) as prepared:
+        attempts = quantize_all(fp32, folder, calibration=calibration, progress=progress, only=METHODS, prepared=prepared)
+        made = {attempt.task.name: attempt.artifact for attempt in attempts if attempt.artifact is not None}
+        if "int8" not in made or "rewrite" not in made:
+            return made
+        with prepare(made["rewrite"].model_path, calibration.inputs, like=prepared) as again:
+            for name in ("int8-rewritten", "int8-rewritten-bf16")[: 2 if "bf16" in made else 1]:
+                progress(f"{name}: int8 of the rewritten graph")
+                made[name] = quantize(
+                    made["rewrite"], "int8", folder / name, calibration=calibration, prepared=again,
+                    float_precision="bf16" if name.endswith("bf16") else "fp32",
+                )  # fmt: skip
     return made
 
 

@@ -51,7 +51,8 @@ def _tasks(method: str) -> Iterator[Task]:
 
 
 def quantize_all(
-    source: Artifact, folder: Path, *, calibration: Calibration | None, progress: Callable[[str], None], only: Sequence[str] = ()
+    source: Artifact, folder: Path, *, calibration: Calibration | None, progress: Callable[[str], None], only: Sequence[str] = (),
+    prepared: Prepared | None = None,
 ) -> list[Attempt]:  # fmt: skip
     """Make every artifact that can be made here; what cannot be made is skipped with the reason.
 
@@ -61,6 +62,7 @@ def quantize_all(
         calibration: for the methods that need one; None skips them.
         progress: gets a line for each task.
         only: names of tasks; empty for all.
+        prepared: what `prepare` made of the source and the calibration; made here where it is needed and not given.
 
     Raises:
         InputError: `only` names no task, or a folder of that name holds something else.
@@ -73,6 +75,8 @@ def quantize_all(
 
         @cache
         def looked_at(given: Calibration) -> Prepared:
+            if prepared is not None:
+                return prepared
             progress("looking at the calibration inputs")
             return stack.enter_context(prepare(source.model_path, given.inputs))
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_latup.errors import InputError
+
 if TYPE_CHECKING:
     import onnx
 
@@ -207,10 +209,18 @@ def tensors_to_watch(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _factors(plan: _Plan, peaks: Peaks) -> NDArray[np.float32]:
-    """Powers of two near each channel's largest peak; 1 where it must not change or was not watched."""
+    """Powers of two near each channel's largest peak; 1 where it must not change or was not watched.
+
+    Raises:
+        InputError: the peaks are of another network.
+    """
     largest = np.zeros(plan.factors)
     for name in plan.watched:
         peak = np.asarray(peaks[name], np.float64)
+        if len(peak) != len(plan.of[name]):
+            raise InputError(
+                f"{name} has {len(plan.of[name])} channels, its ranges are of {len(peak)}", "look at the calibration inputs in this file"
+            )
         np.maximum.at(largest, plan.of[name], np.maximum(peak, peak.max() * QUIETEST))
     largest[list(plan.fixed)] = 0
     known = largest > 0
@@ -227,6 +237,9 @@ def equalise(model: onnx.ModelProto, peaks: Peaks) -> dict[str, NDArray[np.float
 
     Returns:
         For every tensor that changed, float32 (C,): what each of its channels was divided by.
+
+    Raises:
+        InputError: the peaks are of another network.
     """
     from onnx import numpy_helper
 

@@ -28,11 +28,13 @@ ESTIMATOR: Final = "mean min-max"
 class Prepared:
     """The file to quantize, which exists while `prepare` is open, and what calibration found in it.
 
-    source: the file it was made of. inputs: the calibration inputs, float32 (1, C, D, H, W) each. known: ranges of the activations that
-    convolutions read, by name. estimator: how they were found. equalised_channels: how many channels were given another scale.
+    source: the file it was made of. found: what its channels hold, before they were equalised. inputs: the calibration inputs,
+    float32 (1, C, D, H, W) each. known: ranges of the activations that convolutions read, by name. estimator: how they were found.
+    equalised_channels: how many channels were given another scale.
     """
 
     source: Path
+    found: ChannelRanges
     path: Path
     inputs: Sequence[Image]
     known: Ranges
@@ -51,8 +53,13 @@ class Prepared:
 
 
 @contextmanager
-def prepare(source: Path, inputs: Sequence[Image], *, equalised: bool = True) -> Iterator[Prepared]:
+def prepare(
+    source: Path, inputs: Sequence[Image], *, equalised: bool = True, like: Prepared | None = None
+) -> Iterator[Prepared]:  # fmt: skip
     """Look at what the calibration inputs do inside an FP32 ONNX file, once for all runtimes.
+
+    `like` is what the same inputs did inside a file of which this one is an exact rewrite: tensors that kept their names are not
+    looked at again.
 
     Raises:
         InputError: there are no inputs, or a value is NaN or infinite.
@@ -61,27 +68,30 @@ def prepare(source: Path, inputs: Sequence[Image], *, equalised: bool = True) ->
 
     model = onnx.load(source, load_external_data=False)
     watched = tensors_to_watch(model) if equalised else ()
-    found = channel_ranges(source, [*activations(model.graph), *watched], inputs)
+    found = _found(source, [*activations(model.graph), *watched], inputs, {} if like is None else like.found)
     factors = equalise(model, {name: _peaks(found[name]) for name in watched}) if equalised else {}
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
         path = Path(scratch) / "prepared.onnx"
         onnx.save(model, path)
         yield Prepared(
-            source=source, path=path, inputs=inputs, known=usual(_divided(found, factors)), estimator=ESTIMATOR,
+            source=source, found=found, path=path, inputs=inputs, known=usual(_divided(found, factors)), estimator=ESTIMATOR,
             equalised_channels=int(sum((values != 1).sum() for values in factors.values())),
         )  # fmt: skip
 
 
+def _found(source: Path, tensors: Sequence[str], inputs: Sequence[Image], before: ChannelRanges) -> ChannelRanges:
+    missing = [name for name in tensors if name not in before]
+    seen = channel_ranges(source, missing, inputs) if missing else {}
+    return {name: before[name] if name in before else seen[name] for name in tensors}
+
+
 def activations(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """What convolutions read, what transposed ones write, and both sides of the concats in between."""
+    """What convolutions read, up-sampled or not, and both sides of the concats in between."""
     index = GraphIndex(graph)
     wanted = dict.fromkeys(node.input[0] for node in graph.node if node.op_type in CONVOLUTIONS)
-    for node in graph.node:
-        if node.op_type == "ConvTranspose":
-            wanted |= dict.fromkeys([node.output[0], *(reader.output[0] for reader in index.readers.get(node.output[0], []))])
     for node in reversed(graph.node):
-        if node.op_type == "Concat" and node.output[0] in wanted:
-            wanted |= dict.fromkeys(node.input)
+        if node.op_type in ("Concat", "Resize") and node.output[0] in wanted:
+            wanted |= dict.fromkeys(node.input[:1] if node.op_type == "Resize" else node.input)
     return tuple(name for name in wanted if not index.is_constant(name))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
+from edge_latup.quantize import prepared as module
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.methods import quantize
-from edge_latup.quantize.prepared import Prepared, activations, prepare
+from edge_latup.quantize.prepared import activations, prepare
 from edge_latup.quantize.ranges import channel_ranges
 from edge_latup.quantize.static_int8 import openvino_int8, zero_aligned
 from edge_latup.runtimes.openvino import import_openvino
@@ -55,10 +57,24 @@ def test_ranges_are_those_of_the_file_to_quantize(tiny_fp32: Artifact, images: l
         assert prepared.ranges_of(["image"]) == {"image": prepared.known["image"]}
         unforeseen = next(node.output[0] for node in onnx.load(prepared.path).graph.node if node.op_type == "Resize")
         known = {name: value for name, value in prepared.known.items() if name != unforeseen}
-        other = Prepared(
-            source=prepared.source, path=prepared.path, inputs=images, known=known, estimator=prepared.estimator, equalised_channels=1
-        )  # fmt: skip
+        other = replace(prepared, known=known)
         np.testing.assert_allclose(other.ranges_of([unforeseen])[unforeseen], prepared.known[unforeseen], rtol=1e-4)
+
+
+def test_an_exact_rewrite_is_not_looked_at_again(
+    tiny_fp32: Artifact, images: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that kept their names hold what they held; only a rewrite that widens them is not the same network."""
+    rewritten = quantize(tiny_fp32, "rewrite", tmp_path / "rewritten")
+    with prepare(tiny_fp32.model_path, images) as prepared, prepare(rewritten.model_path, images) as anew:
+        monkeypatch.setattr(module, "channel_ranges", lambda *_: pytest.fail("looked again"))
+        with prepare(rewritten.model_path, images, like=prepared) as again:
+            assert again.known.keys() == anew.known.keys()
+            for name, expected in anew.known.items():
+                np.testing.assert_allclose(again.known[name], expected, rtol=1e-3, atol=1e-5)
+        narrow = replace(prepared, found={name: found[:, :, :-1] for name, found in prepared.found.items()})
+        with pytest.raises(InputError, match="channels, its ranges are of"), prepare(rewritten.model_path, images, like=narrow):
+            pass
 
 
 def test_what_was_prepared_for_another_artifact_is_refused(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:

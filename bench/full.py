@@ -117,14 +117,16 @@ def _compress(fp32: Artifact, folder: Path, calibration: Calibration, progress: 
     with prepare(fp32.model_path, calibration.inputs) as prepared:
         attempts = quantize_all(fp32, folder, calibration=calibration, progress=progress, only=METHODS, prepared=prepared)
         made = {attempt.task.name: attempt.artifact for attempt in attempts if attempt.artifact is not None}
-        if "int8" not in made or "rewrite" not in made:
-            return made
-        with prepare(made["rewrite"].model_path, calibration.inputs, like=prepared) as again:
-            for name in ("int8-rewritten", "int8-rewritten-bf16")[: 2 if "bf16" in made else 1]:
-                progress(f"{name}: int8 of the rewritten graph")
-                made[name] = quantize(
-                    made["rewrite"], "int8", folder / name, calibration=calibration, prepared=again,
-                    float_precision="bf16" if name.endswith("bf16") else "fp32",
+        if {"int8", "bf16"} <= set(made):
+            progress("int8-bf16: int8 with its float part in BF16")
+            made["int8-bf16"] = quantize(
+                fp32, "int8", folder / "int8-bf16", calibration=calibration, prepared=prepared, float_precision="bf16"
+            )  # fmt: skip
+        if {"int8", "rewrite"} <= set(made):
+            progress("int8-rewritten: int8 of the rewritten graph")
+            with prepare(made["rewrite"].model_path, calibration.inputs, like=prepared) as again:
+                made["int8-rewritten"] = quantize(
+                    made["rewrite"], "int8", folder / "int8-rewritten", calibration=calibration, prepared=again
                 )  # fmt: skip
     return made
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from edge_latup.bench.executed import not_executed
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateRule
 from edge_latup.bench.pareto import drift_of
 from edge_latup.bench.records import TimingRow
-from edge_latup.bench.summary import executed, int8_convolutions
+from edge_latup.bench.summary import executed
 from edge_latup.bench.sweep_records import SweepRow
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.bench.verdict import GAIN, count
@@ -99,9 +100,8 @@ def _judged(sweep: LoadedSweep, isa: IsaName, rule: GateRule) -> list[_Judged]:
 
 def _refusal(sweep: LoadedSweep, row: TimingRow, rule: GateRule) -> str:
     """Why a row is not to be shipped, whatever its speed."""
-    eight, total = int8_convolutions(row)
-    if row.precision == "int8" and not eight:
-        return f"it declares INT8 but none of its {total} convolutions ran in INT8"
+    if missed := not_executed(row):
+        return f"it did not run what it declares: {missed}"
     if row.artifact == sweep.record.reference:
         return ""
     record = drift_of(sweep, row)

@@ -50,6 +50,21 @@ def declared_layers(model: Any, float_precision: str) -> list[Declared]:
     return list(layers.values())
 
 
+def quantized_dense(model: Any) -> tuple[str, ...]:
+    """Names of the matrix products of an uncompiled model that read quantized activations."""
+    products = (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul")
+    return tuple(str(node.get_friendly_name()) for node in products if any(_quantized_activation(source) for source in _sources(node)))
+
+
+def _quantized_activation(node: Any) -> bool:
+    return _quantized(node) and not _from_constant(node)
+
+
+def _from_constant(node: Any) -> bool:
+    """Whether a tensor is computed from constants alone, as stored 8-bit weights are."""
+    return node.get_type_name() != "Parameter" and all(_from_constant(source) for source in _sources(node))
+
+
 def _sources(node: Any) -> list[Any]:
     return [node.input_value(index).get_node() for index in range(node.get_input_size())]
 

@@ -27,7 +27,6 @@ SUFFIX: Final = "/WithoutBiases"
 LEVELS: Final = 256
 NOT_TIMED: Final = "not_executed"
 NOT_COMPUTING: Final = ("Parameter", "Result", "Const", "Input", "Output", "Constant")
-INTEGERS: Final = ("i8", "u8")
 FLOATS: Final = ("f32", "f16", "bf16")
 TOLD: Final = ("layerType", "primitiveType", "runtimePrecision", "originalLayersNames", "execTimeMcs")
 
@@ -112,12 +111,12 @@ def computing(runtime_model: Any) -> Iterator[tuple[Any, dict[str, str]]]:
 def kernel_precision(info: dict[str, str]) -> str:
     """What an operation computes in, as OpenVINO calls it.
 
-    OpenVINO 2026.4 says "i8" of a dense layer whose weights are stored in 8 bits and whose arithmetic is float: its implementation's name,
+    OpenVINO 2026.4 says "i8" or "f16" of a layer whose weights are stored so and whose arithmetic is float32: its implementation's name,
     which ends in what it reads, goes before that.
     """
     read = info["primitiveType"].rsplit("_", 1)[-1].lower()
     told = info.get("runtimePrecision", read).lower()
-    return read if told in INTEGERS and read in FLOATS else told
+    return read if read in FLOATS else told
 
 
 def _executed(name: str, info: dict[str, str]) -> Executed:

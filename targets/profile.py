@@ -44,6 +44,10 @@ class PowerMode(Record):
     name: Text
     watts: Figure | None = None
     """None for a mode without a stated limit."""
+    gpu_share: Figure | None = None
+    """Share of the peak rates that the GPU's clock and the units left on allow in this mode; None where it is not known."""
+    bandwidth_gb_s: Figure | None = None
+    """Where the mode slows the memory down."""
 
 
 class TensorRtGeneration(Record):
@@ -53,6 +57,8 @@ class TensorRtGeneration(Record):
     """Such as "JetPack 6.2"."""
     tensorrt: Text
     """Version or series, such as "10.3"."""
+    python: str = ""
+    """The system's own Python, such as "3.10"; empty where any will do."""
     source: Text
     note: str = ""
 
@@ -83,6 +89,8 @@ class Profile(Record):
     """Of the GPU, such as "8.6"."""
     gmacs: dict[Precision, Figure]
     """Peak dense 10^9 multiply-accumulates a second in each precision the target computes in (two operations are one MAC)."""
+    tf32_gmacs: Figure | None = None
+    """What TensorRT may reach in "FP32" where tensor cores take TF32, which it does unless told otherwise; None where there is none."""
     bandwidth_gb_s: Figure
     """Of the memory the model's tensors live in, 10^9 bytes a second."""
     memory_gib: Figure

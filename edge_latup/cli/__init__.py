@@ -22,6 +22,7 @@ from edge_latup.cli.phantom import phantom
 from edge_latup.cli.quantize import quantize
 from edge_latup.cli.report import report
 from edge_latup.cli.segment import segment
+from edge_latup.cli.targets import targets
 from edge_latup.cli.train import train
 from edge_latup.errors import EdgeLatupError
 
@@ -41,6 +42,7 @@ for command in (demo, phantom, train, export, inspect, quantize, bench, bench_ca
     app.command()(command)
 app.command("import")(import_model)
 app.command()(control)
+app.add_typer(targets, name="targets")
 
 
 def main() -> None:

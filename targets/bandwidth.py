@@ -7,6 +7,7 @@ much again; that is not counted, as in STREAM.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +70,7 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 def _slices(source: NDArray[np.uint8], target: NDArray[np.uint8], threads: int) -> Iterator[Pair]:
     """Neighbouring slices that cover both buffers, page by page."""
     edges = [len(source) // 4096 * index // threads * 4096 for index in range(threads)] + [len(source)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         yield source[begin:end], target[begin:end]
 
 

@@ -14,6 +14,7 @@ FIGURES: Final = ("figure", "kind", "how", "value", "unit")
 MODES: Final = ("mode", "watts", "of the GPU's peak", "memory GB/s")
 SYSTEMS: Final = ("system", "TensorRT", "Python", "newest opset", "note")
 REFUSALS: Final = ("refused", "why", "instead")
+HOST: Final = ("what", "told")
 Row = tuple[str, ...]
 
 

@@ -48,7 +48,9 @@ def show(name: Annotated[str, typer.Argument(help="A target's name, or a profile
 @targets.command()
 def probe(
     out: Annotated[Path | None, typer.Option(help="Profile file to write (.toml); it is only printed unless given.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One small convolution and few copies: a first look, not a figure to keep.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One small convolution and few copies: a first look, not a figure to keep.")
+    ] = False,
 ) -> None:
     """Measure this host's rates and bandwidth, and describe it as a target. Takes seconds; the machine should be idle."""
     from edge_latup.targets.probe import probe as probe_host
@@ -80,20 +82,19 @@ def _as_data(profile: Profile) -> dict[str, object]:
 
 
 def _print(profile: Profile) -> None:
-    from edge_latup.targets.describe import FIGURES, MODES, REFUSALS, SYSTEMS
-    from edge_latup.targets.describe import figure_rows, host_rows, mode_rows, refusal_rows, sources_of, system_rows
+    from edge_latup.targets import describe
 
     output.line(f"{profile.title}: {profile.processor}")
-    output.table("Figures", FIGURES, figure_rows(profile), left=3)
+    output.table("Figures", describe.FIGURES, describe.figure_rows(profile), left=3)
     for title, columns, rows in (
-        ("Power modes", MODES, mode_rows(profile)),
-        ("Systems", SYSTEMS, system_rows(profile)),
-        ("Refused", REFUSALS, refusal_rows(profile)),
-        ("This host", ("what", "told"), host_rows(profile)),
+        ("Power modes", describe.MODES, describe.mode_rows(profile)),
+        ("Systems", describe.SYSTEMS, describe.system_rows(profile)),
+        ("Refused", describe.REFUSALS, describe.refusal_rows(profile)),
+        ("This host", describe.HOST, describe.host_rows(profile)),
     ):
         if rows:
             output.table(title, columns, rows, left=len(columns))
     for limit in profile.limits:
         output.line(f"- {limit}")
-    for source in sources_of(profile):
+    for source in describe.sources_of(profile):
         output.line(f"source: {source}")

@@ -36,7 +36,8 @@ def figures_of(profile: Profile) -> Iterator[tuple[str, str, Figure]]:
     """(what, unit, figure) of everything that has a number and belongs to no power mode."""
     for precision in PRECISIONS:
         if precision in profile.gmacs:
-            yield f"peak {precision.upper()}", "GMAC/s", profile.gmacs[precision]
+            figure = profile.gmacs[precision]
+            yield f"{'reached in' if figure.kind == 'measured' else 'peak'} {precision.upper()}", "GMAC/s", figure
     if profile.tf32_gmacs:
         yield "peak TF32", "GMAC/s", profile.tf32_gmacs
     yield "memory bandwidth", "GB/s", profile.bandwidth_gb_s

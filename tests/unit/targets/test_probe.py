@@ -10,6 +10,7 @@ import pytest
 from edge_latup.errors import MissingDependencyError
 from edge_latup.targets import probe as module
 from edge_latup.targets.bandwidth import Copy
+from edge_latup.targets.describe import figure_rows
 from edge_latup.targets.host import Host
 from edge_latup.targets.host_state import HostState
 from edge_latup.targets.probe import profile_of
@@ -45,6 +46,7 @@ def test_what_was_measured_is_told_with_how() -> None:
     assert found.memory_gib.value == 16
     assert found.probed == STATE
     assert found.limits == ()
+    assert [what for what, *_ in figure_rows(found)][:2] == ["reached in FP32", "reached in INT8"], "a measured rate is no peak"
 
 
 def test_a_rate_that_ran_in_another_precision_is_left_out() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from edge_latup.bench.executed import not_executed
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.summary import int8_convolutions
 from edge_latup.bench.sweep_store import LoadedSweep
@@ -80,10 +81,10 @@ def _check(sweep: LoadedSweep, bound: Bound) -> Checked:
 
 
 def _pairs(rows: list[TimingRow], over: Precision) -> Iterator[tuple[TimingRow, TimingRow]]:
-    """The fastest executed INT8 row and the fastest of the other precision, for each number of threads that has both."""
+    """The fastest INT8 row that ran what it declares and the fastest of the other precision, per number of threads that has both."""
     for threads in sorted({row.threads for row in rows}):
         same = [row for row in rows if row.threads == threads]
-        eights = [row for row in same if row.precision == "int8" and int8_convolutions(row)[0]]
+        eights = [row for row in same if row.precision == "int8" and int8_convolutions(row)[0] and not_executed(row) is None]
         others = [row for row in same if row.precision == over]
         if eights and others:
             yield min(eights, key=lambda row: row.p50_ms), min(others, key=lambda row: row.p50_ms)

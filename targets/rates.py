@@ -82,13 +82,11 @@ def _convolves(node: Any) -> bool:
 def convolution_rates(precisions: tuple[str, ...], threads: int = 0, *, shapes: tuple[Shape, ...] = ()) -> list[Rate]:
     """The best rate in each of `precisions` ("fp32", "bf16", "int8"), on `threads` threads (0: every core this process may use).
 
-    `shapes` are tried instead of SHAPES where they are given.
-
-    INT8 takes two threads at least, as artifacts do. Seconds, on an idle machine; a busy one gives lower figures.
+    `shapes` are tried instead of SHAPES where they are given. Seconds, on an idle machine; a busy one gives lower figures.
     """
     rates = []
     for precision in precisions:
-        used = max(threads or usable_cores(), 2 if precision == "int8" else 1)
+        used = threads or usable_cores()
         found = {shape: _measure(shape, precision, used) for shape in shapes or SHAPES}
         best = max(found, key=lambda shape: found[shape][0])
         rates.append(Rate(precision=precision, executed=found[best][1], gmacs=found[best][0], shape=best, threads=used))

@@ -24,7 +24,7 @@ from edge_latup.runtimes.base import (
     peak_of_lifetimes,
 )
 from edge_latup.runtimes.matching import audited
-from edge_latup.runtimes.openvino_audit import computing, declared_layers, executed_operations, kernel_precision
+from edge_latup.runtimes.openvino_audit import computing, declared_layers, executed_operations, kernel_precision, quantized_dense
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -95,13 +95,12 @@ def open(artifact: Artifact, options: SessionOptions) -> OpenVinoSession:  # noq
 
     Raises:
         ArtifactError: OpenVINO cannot read the model.
-        InputError: INT8 on one thread.
+        InputError: INT8 dense layers on one thread.
         MissingDependencyError: this CPU does not compute in the precision that was asked for.
     """
     asked = options.float_precision or artifact.manifest.float_precision
     if asked == "int8":
         raise ArtifactError(f"float_precision cannot be int8 ({artifact.folder})", "use fp32, bf16 or fp16")
-    _refuse_one_thread(artifact, options)
     session = OpenVinoSession(_compile(artifact, asked, options), artifact)
     if session.float_precision != ELEMENT_NAMES[asked]:
         raise MissingDependencyError(
@@ -111,16 +110,16 @@ def open(artifact: Artifact, options: SessionOptions) -> OpenVinoSession:  # noq
     return session
 
 
-def _refuse_one_thread(artifact: Artifact, options: SessionOptions) -> None:
-    """On one thread OpenVINO 2026.4's INT8 kernels with VNNI give other, wrong results with every compilation.
+def _refuse_one_thread(artifact: Artifact, model: ov.Model, threads: int) -> None:
+    """On one thread OpenVINO 2026.4 gives other, wrong results with every compilation where a dense layer reads INT8 activations.
 
-    `tests/integration/test_int8_threads.py` holds both against the same quantized graph computed in float: one thread, which is
-    wrong, and two and three. When its test of one thread fails, OpenVINO is mended, and this can go.
+    `tests/integration/test_int8_threads.py` holds such a file against the same quantized graph computed in float, and one whose dense
+    layers are float, which is right. When its test of the wrong one fails, OpenVINO is mended, and this can go.
     """
-    if artifact.manifest.precision == "int8" and options.thread_count == 1:
+    if artifact.manifest.precision == "int8" and threads == 1 and (dense := quantized_dense(model)):
         raise InputError(
-            f"{artifact.folder} is INT8, and OpenVINO's INT8 kernels give wrong results on one thread",
-            "use --threads 2 or more, also where there is one core",
+            f"{artifact.folder} quantizes what its dense layers read ({dense[0]}), and with that OpenVINO is wrong on one thread",
+            "use --threads 2 or more, also where there is one core; or quantize again: edge-latup leaves dense layers in float",
         )
 
 
@@ -131,6 +130,7 @@ def _compile(artifact: Artifact, precision: Precision, options: SessionOptions) 
         if options.input_size is not None:
             channels = len(artifact.manifest.spec.modalities)
             model.reshape({0: [1, channels, *options.input_size]})
+        _refuse_one_thread(artifact, model, options.thread_count)
         return core.compile_model(model, "CPU", _settings(precision, options))
     except RuntimeError as error:
         raise _refusal("load", artifact, error) from error

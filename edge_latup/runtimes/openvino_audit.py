@@ -27,7 +27,6 @@ SUFFIX: Final = "/WithoutBiases"
 LEVELS: Final = 256
 NOT_TIMED: Final = "not_executed"
 NOT_COMPUTING: Final = ("Parameter", "Result", "Const", "Input", "Output", "Constant")
-INTEGERS: Final = ("i8", "u8")
 FLOATS: Final = ("f32", "f16", "bf16")
 TOLD: Final = ("layerType", "primitiveType", "runtimePrecision", "originalLayersNames", "execTimeMcs")
 
@@ -48,6 +47,21 @@ def declared_layers(model: Any, float_precision: str) -> list[Declared]:
             macs = openvino_macs(operation, node)
             layers[own] = Declared(name=own, node=name, operation=operation, kind=kind, precision=precision, macs=macs)
     return list(layers.values())
+
+
+def quantized_dense(model: Any) -> tuple[str, ...]:
+    """Names of the matrix products of an uncompiled model that read quantized activations."""
+    products = (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul")
+    return tuple(str(node.get_friendly_name()) for node in products if any(_quantized_activation(source) for source in _sources(node)))
+
+
+def _quantized_activation(node: Any) -> bool:
+    return _quantized(node) and not _from_constant(node)
+
+
+def _from_constant(node: Any) -> bool:
+    """Whether a tensor is computed from constants alone, as stored 8-bit weights are."""
+    return node.get_type_name() != "Parameter" and all(_from_constant(source) for source in _sources(node))
 
 
 def _sources(node: Any) -> list[Any]:
@@ -97,12 +111,12 @@ def computing(runtime_model: Any) -> Iterator[tuple[Any, dict[str, str]]]:
 def kernel_precision(info: dict[str, str]) -> str:
     """What an operation computes in, as OpenVINO calls it.
 
-    OpenVINO 2026.4 says "i8" of a dense layer whose weights are stored in 8 bits and whose arithmetic is float: its implementation's name,
+    OpenVINO 2026.4 says "i8" or "f16" of a layer whose weights are stored so and whose arithmetic is float32: its implementation's name,
     which ends in what it reads, goes before that.
     """
     read = info["primitiveType"].rsplit("_", 1)[-1].lower()
     told = info.get("runtimePrecision", read).lower()
-    return read if told in INTEGERS and read in FLOATS else told
+    return read if read in FLOATS else told
 
 
 def _executed(name: str, info: dict[str, str]) -> Executed:

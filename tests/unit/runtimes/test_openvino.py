@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from edge_latup.manifest import Precision
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes import openvino as runtime
 from edge_latup.runtimes.base import SessionOptions, precision_summary
+from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino_audit import quantized_dense
 from edge_latup.targets.diagnosis import diagnose
 
 CAN_BF16 = "bf16" in diagnose().openvino_precisions
@@ -141,3 +144,31 @@ def test_a_telemetry_package_that_somebody_else_imported_is_left_to_them(monkeyp
     with runtime.without_telemetry(), pytest.raises(ImportError):
         import openvino_telemetry  # noqa: F401
     assert runtime.TELEMETRY not in sys.modules
+
+
+def dense_model(low: float) -> Any:
+    """A dense layer with 8-bit weights; what it reads is quantized where `low` is below 1."""
+    ov = import_openvino()
+    from openvino import opset13 as ops
+
+    def quantized(value: Any, low: float, levels: int) -> Any:
+        bounds = [ops.constant(np.float32(bound)) for bound in (low, 1.0)]
+        return ops.fake_quantize(value, *bounds, *bounds, levels=levels)
+
+    image = ops.parameter([1, 8], dtype=np.float32, name="image")
+    read = quantized(image, low, 256) if low < 1 else image
+    weights = quantized(ops.constant(np.ones((8, 2), np.float32)), -1.0, 255)
+    product = ops.matmul(ops.reshape(read, [1, 8], special_zero=False), weights, False, False)
+    return ov.Model([product], [image], "dense")
+
+
+def test_dense_layers_that_read_int8_are_found() -> None:
+    assert len(quantized_dense(dense_model(0.0))) == 1
+    assert quantized_dense(dense_model(1.0)) == (), "8-bit weights alone are computed in float"
+
+
+def test_int8_made_here_leaves_dense_layers_in_float_and_runs_on_one_thread(compressed: Compress) -> None:
+    artifact = compressed("int8", "openvino")
+    assert quantized_dense(import_openvino().Core().read_model(artifact.model_path)) == ()
+    with open_session(artifact, "openvino", SessionOptions(threads=1)) as session:
+        assert session.float_precision == "f32"

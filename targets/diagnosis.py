@@ -57,10 +57,10 @@ def diagnose() -> Report:
         Item(name=name, version=version_of(name), works=installed(module), purpose=purpose, remedy=remedy)
         for module, name, purpose, remedy in PACKAGES
     )
-    return Report(host=describe_host(), items=items, openvino_precisions=_openvino_precisions())
+    return Report(host=describe_host(), items=items, openvino_precisions=openvino_precisions())
 
 
-def _openvino_precisions() -> tuple[str, ...]:
+def openvino_precisions() -> tuple[str, ...]:
     """What the CPU plugin has fast kernels for, as this toolkit names precisions; empty where OpenVINO is missing or does not start."""
     if not installed("openvino"):
         return ()

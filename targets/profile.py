@@ -10,9 +10,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from edge_latup.errors import InputError, SpecError
+from edge_latup.errors import InputError, MissingDependencyError, SpecError
 from edge_latup.manifest import Precision, RuntimeName
-from edge_latup.records import Record, summary_of
+from edge_latup.records import Record, summary_of, write_text
+from edge_latup.targets.host_state import HostState
 from edge_latup.targets.isa import IsaName
 
 if sys.version_info >= (3, 11):
@@ -44,6 +45,10 @@ class PowerMode(Record):
     name: Text
     watts: Figure | None = None
     """None for a mode without a stated limit."""
+    gpu_share: Figure | None = None
+    """Share of the peak rates that the GPU's clock and the units left on allow in this mode; None where it is not known."""
+    bandwidth_gb_s: Figure | None = None
+    """Where the mode slows the memory down."""
 
 
 class TensorRtGeneration(Record):
@@ -53,6 +58,10 @@ class TensorRtGeneration(Record):
     """Such as "JetPack 6.2"."""
     tensorrt: Text
     """Version or series, such as "10.3"."""
+    python: str = ""
+    """The system's own Python, such as "3.10"; empty where any will do."""
+    newest_opset: int | None = Field(None, ge=1)
+    """The newest ONNX opset its parser reads, where that is older than what edge-latup exports."""
     source: Text
     note: str = ""
 
@@ -83,6 +92,8 @@ class Profile(Record):
     """Of the GPU, such as "8.6"."""
     gmacs: dict[Precision, Figure]
     """Peak dense 10^9 multiply-accumulates a second in each precision the target computes in (two operations are one MAC)."""
+    tf32_gmacs: Figure | None = None
+    """What TensorRT may reach in "FP32" where tensor cores take TF32, which it does unless told otherwise; None where there is none."""
     bandwidth_gb_s: Figure
     """Of the memory the model's tensors live in, 10^9 bytes a second."""
     memory_gib: Figure
@@ -100,6 +111,8 @@ class Profile(Record):
     """What cannot be done on it, by a short key such as "fp8", "bf16", "dla"."""
     limits: tuple[Text, ...] = ()
     """What an engineer must know before buying or shipping."""
+    probed: HostState | None = None
+    """What the host was like while `edge-latup targets probe` measured it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
@@ -151,3 +164,17 @@ def read_profile(path: Path) -> Profile:
         raise SpecError(f"{path} is not TOML: {error}", "correct the file") from error
     except ValidationError as error:
         raise SpecError(f"{path} is not a valid target profile: {summary_of(error)}", "correct the file") from error
+
+
+def write_profile(profile: Profile, path: Path) -> None:
+    """Write a profile as the TOML that `read_profile` reads, replacing `path` in one step.
+
+    Raises:
+        MissingDependencyError: tomli-w is not installed.
+    """
+    try:
+        import tomli_w
+    except ImportError as error:
+        raise MissingDependencyError("writing a profile needs tomli-w", "pip install 'edge-latup[core]'") from error
+    data = profile.model_dump(mode="json", exclude_none=True)
+    write_text(tomli_w.dumps({key: value for key, value in data.items() if value not in ([], {})}), path)

@@ -13,6 +13,7 @@ import numpy as np
 from edge_latup.runtimes.base import usable_cores
 from edge_latup.runtimes.openvino import import_openvino
 
+Shape = tuple[int, int, int, int]
 SHAPES: Final = ((64, 64, 3, 48), (128, 128, 3, 32), (256, 256, 3, 16), (32, 32, 5, 64))
 """(input channels, output channels, kernel side, volume side) of convolutions that suit the kernels; the best one counts."""
 RUNS: Final = 7
@@ -78,15 +79,15 @@ def _convolves(node: Any) -> bool:
     return "onvolution" in str(node.get_rt_info()["layerType"].astype(str))
 
 
-def convolution_rates(precisions: tuple[str, ...], threads: int = 0) -> list[Rate]:
+def convolution_rates(precisions: tuple[str, ...], threads: int = 0, *, shapes: tuple[Shape, ...] = ()) -> list[Rate]:
     """The best rate in each of `precisions` ("fp32", "bf16", "int8"), on `threads` threads (0: every core this process may use).
 
-    Seconds, on an idle machine; a busy one gives lower figures.
+    `shapes` are tried instead of SHAPES where they are given. Seconds, on an idle machine; a busy one gives lower figures.
     """
     rates = []
     for precision in precisions:
         used = threads or usable_cores()
-        found = {shape: _measure(shape, precision, used) for shape in SHAPES}
+        found = {shape: _measure(shape, precision, used) for shape in shapes or SHAPES}
         best = max(found, key=lambda shape: found[shape][0])
         rates.append(Rate(precision=precision, executed=found[best][1], gmacs=found[best][0], shape=best, threads=used))
     return rates

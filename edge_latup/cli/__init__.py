@@ -23,6 +23,7 @@ from edge_latup.cli.phantom import phantom
 from edge_latup.cli.quantize import quantize
 from edge_latup.cli.report import report
 from edge_latup.cli.segment import segment
+from edge_latup.cli.targets import targets
 from edge_latup.cli.train import train
 from edge_latup.cli.verify import verify
 from edge_latup.errors import EdgeLatupError
@@ -45,6 +46,7 @@ app.command("import")(import_model)
 app.command()(control)
 app.command()(verify)
 app.add_typer(package, name="package")
+app.add_typer(targets, name="targets")
 
 
 def main() -> None:

@@ -29,7 +29,9 @@ class Fingerprint(Record):
         """What differs in `other`, in words; empty where nothing does."""
         mine, theirs = self.model_dump(exclude={"packages"}), other.model_dump(exclude={"packages"})
         mine, theirs = mine | self.packages, theirs | other.packages
-        return [f"{name}: {mine.get(name)} is now {theirs.get(name)}" for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)]
+        return [
+            f"{name}: {mine.get(name)} is now {theirs.get(name)}" for name in sorted({*mine, *theirs}) if mine.get(name) != theirs.get(name)
+        ]
 
 
 def fingerprint(driver: Path = DRIVER) -> Fingerprint:

@@ -153,7 +153,9 @@ def golden_files(folder: Path, case: str = CASE) -> CaseFiles:
 def tolerance_of(artifact: Artifact) -> Tolerance:
     """Of the lowest precision in an artifact."""
     manifest = artifact.manifest
-    return TOLERANCES["int8" if manifest.precision == "int8" else manifest.float_precision if manifest.float_precision != "int8" else "fp32"]
+    return TOLERANCES[
+        "int8" if manifest.precision == "int8" else manifest.float_precision if manifest.float_precision != "int8" else "fp32"
+    ]
 
 
 def write_golden(folder: Path, expectations: Iterable[Expectation]) -> Golden:

@@ -105,7 +105,7 @@ def is_signed(public, signature, content):
 
 def refused(name, what):
     """The end for a file that is not what was signed."""
-    return Stop("{} {}".format(ascii(name)[1:-1], what), VERIFIED_FIRST, REFUSED)
+    return Stop(f"{ascii(name)[1:-1]} {what}", VERIFIED_FIRST, REFUSED)
 
 
 def read_json(path, content):
@@ -138,9 +138,9 @@ def verified_manifest(bundle, key_path, today):
         named = key.pop("key_id")
         public = bytes.fromhex(key["public_key"])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise Stop("{} is not a public key: {}".format(key_path, error), "give the maker's public-key.json")
+        raise Stop(f"{key_path} is not a public key: {error}", "give the maker's public-key.json")
     if hashlib.sha256(canonical(key)).hexdigest()[:32] != named:
-        raise Stop("{} was changed since it was made".format(key_path), "ask the maker for public-key.json again")
+        raise Stop(f"{key_path} was changed since it was made", "ask the maker for public-key.json again")
     heads = []
     for name, most in (("manifest.json", 4 << 20), ("manifest.sig", 1 << 10)):
         path = os.path.join(bundle, name)
@@ -170,10 +170,10 @@ def check_dates(manifest, key, named, today):
         raise refused("manifest.json", "asks for another key")
     schema = manifest.get("schema_version")
     if schema != 1 or schema < key.get("minimum_schema", 1):
-        raise Stop("the bundle has schema {}, this installer reads 1".format(ascii(schema)), "use the installer of that version", REFUSED)
+        raise Stop(f"the bundle has schema {schema!a}, this installer reads 1", "use the installer of that version", REFUSED)
     for what, last in (("bundle", manifest.get("expires")), ("key", key.get("expires"))):
         if last is not None and today > last:
-            raise Stop("the {} expired on {}".format(what, ascii(last)), "ask its maker for a new one", REFUSED)
+            raise Stop(f"the {what} expired on {last!a}", "ask its maker for a new one", REFUSED)
 
 
 def names_of(folder):
@@ -261,11 +261,11 @@ def clean_environment(root):
 def install_wheels(version, root):
     """pip, out of the bundle, installs the locked wheels into version/site."""
     bundle, python = os.path.join(version, "bundle"), "{}.{}".format(*sys.version_info[:2])
-    lock = os.path.join(bundle, "wheels", "lock-{}.txt".format(python))
+    lock = os.path.join(bundle, "wheels", f"lock-{python}.txt")
     if not os.path.isfile(lock):
         with open(os.path.join(bundle, "manifest.json"), encoding="ascii") as file:
             served = ", ".join(json.load(file)["pythons"])
-        raise Stop("this is Python {}, and the bundle serves {}".format(python, served), "run install.py with one of them")
+        raise Stop(f"this is Python {python}, and the bundle serves {served}", "run install.py with one of them")
     wheels = os.path.join(bundle, "wheels")
     pip = next(os.path.join(wheels, name) for name in sorted(os.listdir(wheels)) if name.startswith("pip-"))
     command = [sys.executable, "-I", os.path.join(pip, "pip"), "--disable-pip-version-check", "install", "--quiet", "--no-index"]
@@ -274,12 +274,12 @@ def install_wheels(version, root):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment(root))
     if done.returncode:
         words = done.stdout.decode("utf-8", "replace").strip().splitlines()
-        raise Stop("the wheels could not be installed: {}".format(words[-1] if words else done.returncode), "\n".join(words[-6:]), FAILED)
+        raise Stop(f"the wheels could not be installed: {words[-1] if words else done.returncode}", "\n".join(words[-6:]), FAILED)
 
 
 def command_of(version):
     """What starts edge-latup's runner of an installed version, with nothing of the system's or the user's packages."""
-    start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.bundle.run import main; sys.exit(main(sys.argv[1:]))"
+    start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.cli.installed import main; sys.exit(main(sys.argv[1:]))"
     return [sys.executable, "-I", "-S", "-c", start, os.path.join(version, "site")]
 
 
@@ -309,8 +309,8 @@ set /p python=<"%~dp0versions\\%version%\\python"
 
 
 def write_launchers(root):
-    """segment and edge-latup: the same words for every version, so they are never in between two."""
-    start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.bundle.run import main; sys.exit(main(sys.argv[1:]))"
+    """Segment and edge-latup: the same words for every version, so they are never in between two."""
+    start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.cli.installed import main; sys.exit(main(sys.argv[1:]))"
     for name, verb in (("segment", "segment"), ("edge-latup", "run")):
         if os.name == "nt":
             write_atomically(os.path.join(root, name + ".cmd"), WINDOWS_LAUNCHER.format(start=start, verb=verb).replace("\n", "\r\n"))
@@ -336,14 +336,14 @@ def install(bundle, key, root, today):
             shutil.rmtree(os.path.join(versions, name))
     version = os.path.join(versions, identity)
     if os.path.isfile(os.path.join(version, "installed.json")):
-        say("{} is here already; testing it".format(identity))
+        say(f"{identity} is here already; testing it")
     else:
         shutil.rmtree(version, ignore_errors=True)
         put_version(bundle, manifest, digest, version, root)
     say("self-test on this machine")
     self_test(version, root)
     switch(root, identity)
-    say("{} is installed in {}: {:.0f} MB, {:.0f} s".format(identity, root, size_of(version) / 1e6, time.time() - began))
+    say(f"{identity} is installed in {root}: {size_of(version) / 1e6:.0f} MB, {time.time() - began:.0f} s")
     say("segment a case: {} CASE --out LABELS.nii.gz".format(os.path.join(root, "segment")))
     lock.close()
 
@@ -363,13 +363,13 @@ def only_one(root):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise Stop("another installation into {} is running".format(root), "wait until it ends, then run this again if needed")
+        raise Stop(f"another installation into {root} is running", "wait until it ends, then run this again if needed")
     return file
 
 
 def put_version(bundle, manifest, digest, version, root):
     """Copy and install beside the final place; the folder gets its name when all is there."""
-    part = os.path.join(os.path.dirname(version), ".part-{}".format(os.getpid()))
+    part = os.path.join(os.path.dirname(version), f".part-{os.getpid()}")
     os.makedirs(os.path.join(part, "bundle"))
     try:
         say("copying {:.0f} MB, checking every file".format(sum(file["size"] for file in manifest["files"]) / 1e6))
@@ -402,10 +402,10 @@ def rollback(root):
     """Make the previous version current again."""
     current, previous = (read_small(os.path.join(root, name)) for name in ("current", "previous"))
     if not previous or not os.path.isfile(os.path.join(root, "versions", previous, "installed.json")):
-        raise Stop("there is no earlier version in {}".format(root), "install the earlier bundle again")
+        raise Stop(f"there is no earlier version in {root}", "install the earlier bundle again")
     write_atomically(os.path.join(root, "current"), previous + "\n")
     write_atomically(os.path.join(root, "previous"), current + "\n")
-    say("{} is in use again; {} is kept".format(previous, current))
+    say(f"{previous} is in use again; {current} is kept")
 
 
 def main(arguments):
@@ -414,7 +414,9 @@ def main(arguments):
     here = os.path.dirname(os.path.abspath(__file__))
     parser.add_argument("bundle", nargs="?", default=here, help="the unpacked bundle; the folder of this file unless given")
     parser.add_argument("--key", help="the maker's public-key.json, got by another way than the bundle")
-    parser.add_argument("--root", default=os.path.join(os.path.expanduser("~"), "edge-latup"), help="where to install; default: %(default)s")
+    parser.add_argument(
+        "--root", default=os.path.join(os.path.expanduser("~"), "edge-latup"), help="where to install; default: %(default)s"
+    )
     parser.add_argument("--rollback", action="store_true", help="go back to the version before")
     asked = parser.parse_args(arguments)
     root = os.path.abspath(asked.root)
@@ -423,15 +425,17 @@ def main(arguments):
             rollback(root)
             return OK
         if not asked.key:
-            raise Stop("no public key is given, so nothing can be trusted", "add --key public-key.json, as the bundle's maker gave it to you")
+            raise Stop(
+                "no public key is given, so nothing can be trusted", "add --key public-key.json, as the bundle's maker gave it to you"
+            )
         install(os.path.abspath(asked.bundle), asked.key, root, time.strftime("%Y-%m-%d", time.gmtime()))
         return OK
     except Stop as stop:
         message, hint, code = stop.message, stop.hint, stop.code
     except OSError as error:
-        message = "{}: {}".format(error.filename or root, error.strerror or error)
+        message = f"{error.filename or root}: {error.strerror or error}"
         hint, code = "free space, or choose another --root; run the same command again", USAGE
-    sys.stderr.write("error: {}\n{}".format(message, "hint: {}\n".format(hint) if hint else ""))
+    sys.stderr.write("error: {}\n{}".format(message, f"hint: {hint}\n" if hint else ""))
     return code
 
 

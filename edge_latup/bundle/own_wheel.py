@@ -53,9 +53,9 @@ def _contents(installed: Distribution, info: str) -> dict[str, bytes]:
     contents = {}
     for path in installed.files or ():
         name = PurePosixPath(path)
-        if name.parts[0] == "edge_latup" and "__pycache__" not in name.parts:
-            contents[str(name)] = Path(str(installed.locate_file(path))).read_bytes()
-        elif name.parts[0] == info and (name.name in ("METADATA", "WHEEL", "entry_points.txt") or "licenses" in name.parts):
+        if (name.parts[0] == "edge_latup" and "__pycache__" not in name.parts) or (
+            name.parts[0] == info and (name.name in ("METADATA", "WHEEL", "entry_points.txt") or "licenses" in name.parts)
+        ):
             contents[str(name)] = Path(str(installed.locate_file(path))).read_bytes()
     return contents
 

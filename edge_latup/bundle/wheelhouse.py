@@ -178,7 +178,7 @@ def _locked(name: str, state: _State) -> Locked:
 
 
 def _pip(platform: WheelPlatform, python: str) -> Fetch:
-    """pip's download, for wheels of one platform and Python; nothing is built, and no dependency is followed."""
+    """Pip's download, for wheels of one platform and Python; nothing is built, and no dependency is followed."""
     abi = f"cp{python.replace('.', '')}"
     options = ["--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python]
     options += [f"--abi={tag}" for tag in (abi, "abi3", "none")] + [f"--platform={tag}" for tag in (*platform.tags, "any")]

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edge_latup.cli.output import output
+from edge_latup.cli.package_build import build
 from edge_latup.errors import InputError
 
 package = typer.Typer(no_args_is_help=True, help="Make signed bundles for machines without a network, and the keys that sign them.")
@@ -53,3 +54,6 @@ def _passphrase(path: Path | None) -> bytes:
         raise InputError("there is no terminal to ask for a passphrase", "add --passphrase-file FILE, or --no-passphrase")
     text: str = typer.prompt("Passphrase for the private key", hide_input=True, confirmation_prompt=True, err=True)
     return text.encode()
+
+
+package.command()(build)

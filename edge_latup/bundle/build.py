@@ -1,0 +1,209 @@
+"""Makes a bundle: artifacts, wheelhouse, installer, golden case, papers; then lists, signs and archives it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from edge_latup.artifact import Artifact, open_artifact
+from edge_latup.bundle.canonical import from_canonical
+from edge_latup.bundle.documents import change_record, model_card, readme, write_installers
+from edge_latup.bundle.golden import FOLDER, Expectation, Limits, computed, tolerance_of, write_golden, write_golden_case
+from edge_latup.bundle.keys import SigningKey
+from edge_latup.bundle.manifest import MANIFEST_NAME, BundledArtifact, BundleFile, BundleManifest, Role
+from edge_latup.bundle.own_wheel import build_own_wheel
+from edge_latup.bundle.platforms import PLATFORMS, PlatformName
+from edge_latup.bundle.sbom import NAME as SBOM
+from edge_latup.bundle.sbom import write_licences, write_sbom
+from edge_latup.bundle.sign import files_in, sign_bundle
+from edge_latup.bundle.wheelhouse import Locked, lock_text, resolve
+from edge_latup.errors import InputError
+from edge_latup.manifest import RuntimeName
+from edge_latup.records import write_record, write_text
+from edge_latup.runtimes import choose_runtime, open_session
+from edge_latup.runtimes.base import SessionOptions
+
+EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {"openvino": ("core",), "onnxruntime": ("core", "onnxruntime")}
+"""Extras of edge-latup that a runtime needs on the target; core has what segmenting itself needs."""
+ROLES: Final[tuple[tuple[str, Role], ...]] = (
+    ("artifacts/", "artifact"), ("golden/", "golden-case"), ("licences/", "licence"), ("install", "installer"), (SBOM, "sbom"),
+    ("MODEL-CARD.md", "model-card"), ("CHANGES.json", "change-record"), ("README.md", "document"),
+)  # fmt: skip
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a bundle is to be.
+
+    artifacts: folders, best first; the others are fallbacks. name, version: of the bundle. target: a profile's name.
+    platform, pythons: what the wheelhouse serves. limits: promised for the best artifact. created: in UTC. expires: last day.
+    previous: folder of the bundle that this one replaces. gate: what `edge-latup gate --json` printed. reason: of the change.
+    """
+
+    artifacts: tuple[Path, ...]
+    name: str
+    version: str
+    target: str
+    platform: PlatformName
+    pythons: tuple[str, ...]
+    created: datetime.date
+    limits: Limits = field(default_factory=Limits)
+    expires: datetime.date | None = None
+    previous: Path | None = None
+    gate: Path | None = None
+    reason: str = "not stated"
+    wheels: Path | None = None
+    """Folder that keeps downloaded wheels from bundle to bundle; a temporary one unless given."""
+    threads: int = 0
+
+
+def build_bundle(plan: Plan, key: SigningKey, out: Path, progress: Progress = lambda _: None) -> BundleManifest:
+    """Write the signed folder `out`.
+
+    Raises:
+        InputError: `out` exists, an artifact cannot run here or in no runtime that the clinic installs, or wheels are missing.
+        ArtifactError: an artifact is damaged.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists", "choose another --out")
+    opened = tuple(open_artifact(path) for path in plan.artifacts)
+    _check(plan, opened)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        manifest = _fill(plan, opened, key, part, progress)
+        part.chmod(0o755)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return manifest
+
+
+def _check(plan: Plan, opened: Sequence[Artifact]) -> None:
+    names = [artifact.folder.resolve().name for artifact in opened]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"the artifacts' folders are called {', '.join(names) or 'nothing'}", "give each artifact a name of its own")
+    for artifact in opened:
+        if artifact.manifest.runtimes[0] not in EXTRAS:
+            hint = f"package artifacts for {' or '.join(EXTRAS)}"
+            raise InputError(f"{artifact.folder} is for {artifact.manifest.runtimes[0]}, which no wheelhouse can bring", hint)
+    specs = {artifact.manifest.spec.model_dump_json() for artifact in opened}
+    if len(specs) > 1:
+        raise InputError("the artifacts have different model specs, so one cannot stand in for the other", "package them apart")
+
+
+def _fill(plan: Plan, opened: Sequence[Artifact], key: SigningKey, part: Path, progress: Progress) -> BundleManifest:
+    bundled = [_copy(artifact, part) for artifact in opened]
+    progress("computing what the golden case must give")
+    _golden(plan, [open_artifact(part / one.folder) for one in bundled], bundled, part)
+    wheels = _wheelhouse(plan, opened, part, progress)
+    write_licences(part / "licences", (path for _, path in wheels.values()))
+    write_sbom(part / SBOM, plan.name, plan.version, plan.created, wheels, opened)
+    write_installers(part)
+    write_text(model_card(opened), part / "MODEL-CARD.md")
+    label, spec = f"{plan.name} {plan.version}", opened[0].manifest.spec
+    text = readme(label, plan.target, plan.created, key.public.key_id, plan.platform, plan.pythons, spec.modalities)
+    write_text(text, part / "README.md")
+    previous = _changes(plan, bundled, part)
+    progress("listing and signing")
+    manifest = BundleManifest(
+        name=plan.name, version=plan.version, created=plan.created, expires=plan.expires, key_id=key.public.key_id, target=plan.target,
+        pythons=plan.pythons, artifacts=tuple(bundled), previous=previous, files=files_in(part, role_of),
+    )  # fmt: skip
+    sign_bundle(part, manifest, key)
+    return manifest
+
+
+def role_of(path: str) -> Role:
+    """What a file of a bundle is for, by its path."""
+    if path.startswith("wheels/"):
+        return "wheel" if path.endswith(".whl") else "lock"
+    return next((role for start, role in ROLES if path.startswith(start)), "other")
+
+
+def _copy(artifact: Artifact, part: Path) -> BundledArtifact:
+    folder = f"artifacts/{artifact.folder.resolve().name}"
+    shutil.copytree(artifact.folder, part / folder)
+    manifest = artifact.manifest
+    return BundledArtifact(
+        folder=folder, digest=artifact.digest, format=manifest.format, runtimes=manifest.runtimes, precision=manifest.precision
+    )
+
+
+def _golden(plan: Plan, opened: Sequence[Artifact], bundled: Sequence[BundledArtifact], part: Path) -> None:
+    folder = part / FOLDER
+    folder.mkdir()
+    files, expectations = write_golden_case(folder), []
+    for artifact, one in zip(opened, bundled, strict=True):
+        runtime, name = choose_runtime(artifact), f"{Path(one.folder).name}.npz"
+        with open_session(artifact, runtime, SessionOptions(threads=plan.threads)) as session:
+            computed(session, files, artifact.manifest.spec).write(folder / name)
+        limits = plan.limits if one is bundled[0] else Limits()
+        tolerance = tolerance_of(artifact)
+        expectations.append(
+            Expectation(artifact=one.folder, digest=one.digest, runtime=runtime, tolerance=tolerance, limits=limits, file=name)
+        )
+    write_golden(folder, expectations)
+
+
+def _wheelhouse(plan: Plan, opened: Sequence[Artifact], part: Path, progress: Progress) -> dict[str, tuple[Locked, Path]]:
+    """Wheels and a lock for each Python; the lock and the file of each, by file name."""
+    folder = part / "wheels"
+    folder.mkdir()
+    own = build_own_wheel(folder)
+    extras = {extra for artifact in opened for extra in EXTRAS[artifact.manifest.runtimes[0]]}
+    found: dict[str, tuple[Locked, Path]] = {}
+    with tempfile.TemporaryDirectory(prefix="edge-latup-wheels-") as temporary:
+        store = plan.wheels or Path(temporary)
+        for python in plan.pythons:
+            progress(f"wheels for {plan.platform}, Python {python}")
+            locked = resolve(own, extras, PLATFORMS[plan.platform], python, store / plan.platform)
+            for one in locked:
+                if not (folder / one.file).exists():
+                    shutil.copyfile(store / plan.platform / one.file, folder / one.file)
+                found.setdefault(one.file, (one, folder / one.file))
+            write_text(lock_text(locked), folder / f"lock-{python}.txt")
+    return found
+
+
+def _changes(plan: Plan, bundled: Sequence[BundledArtifact], part: Path) -> str | None:
+    """Write CHANGES.json; SHA-256 of the earlier bundle's manifest."""
+    if plan.previous is None:
+        return None
+    import hashlib
+
+    path = plan.previous / MANIFEST_NAME
+    if not path.is_file():
+        raise InputError(f"{plan.previous} is not the folder of a bundle", "give the unpacked bundle that this one replaces")
+    content = path.read_bytes()
+    before, digest = from_canonical(BundleManifest, content, MANIFEST_NAME), hashlib.sha256(content).hexdigest()
+    hashes = {file.path: file.sha256 for file in files_in(part, role_of)}
+    write_record(change_record(before, digest, plan.reason, bundled, hashes, _gate(plan.gate)), part / "CHANGES.json")
+    return digest
+
+
+def _gate(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        decision = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not what `edge-latup gate --json` prints: {error}", "edge-latup --json gate RUN > gate.json"
+        ) from error
+    return decision if isinstance(decision, dict) else {"decision": decision}
+
+
+def size_by_role(files: Sequence[BundleFile]) -> dict[str, int]:
+    """Bytes of each role, largest first."""
+    sizes: dict[str, int] = {}
+    for file in files:
+        sizes[file.role] = sizes.get(file.role, 0) + file.size
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))

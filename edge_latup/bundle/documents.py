@@ -1,0 +1,151 @@
+"""What people read in a bundle: for IT, for the operator, about the model, and what changed since the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from edge_latup.artifact import Artifact
+from edge_latup.bundle.manifest import BundledArtifact, BundleManifest
+from edge_latup.records import Record, write_text
+
+INSTALL_SH: Final = """#!/bin/sh
+# Installs this bundle for the current user. Example: ./install.sh --key /media/key/public-key.json
+for python in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
+    if command -v "$python" >/dev/null 2>&1 && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        exec "$python" -I "$(dirname -- "$0")/install.py" "$@"
+    fi
+done
+echo "error: no Python 3.10 or newer is on PATH" >&2
+echo "hint: install one, or name it: PYTHON=/path/to/python3 ./install.sh ..." >&2
+exit 2
+"""
+INSTALL_PS1: Final = """# Installs this bundle for the current user. Example: .\\install.ps1 --key E:\\public-key.json
+$here = Split-Path -Parent $MyInvocation.MyCommand.Path
+foreach ($candidate in @($env:PYTHON, 'python', 'py')) {
+    if (-not $candidate) { continue }
+    if (-not (Get-Command $candidate -ErrorAction SilentlyContinue)) { continue }
+    & $candidate -c 'import sys; sys.exit(sys.version_info < (3, 10))'
+    if ($LASTEXITCODE -eq 0) {
+        & $candidate -I (Join-Path $here 'install.py') @args
+        exit $LASTEXITCODE
+    }
+}
+Write-Error 'No Python 3.10 or newer was found. Install one, or name it in $env:PYTHON.'
+exit 2
+"""
+
+README: Final = """# {label}
+
+Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {created} by the holder of key {key_id}.
+**Not a medical device**: what it may be used for is stated in MODEL-CARD.md, not here.
+
+## For IT
+
+- What is in it: `manifest.json` lists every file with its SHA-256 and is signed (`manifest.sig`, Ed25519).
+  `sbom.cdx.json` (CycloneDX 1.6) lists every package; `licences/` holds their licences.
+- What it needs: {platform}, CPython {pythons}, about 1 GB of disk while it installs, no network, no administrator, no container.
+- What it touches: the folder it is installed into (`--root`, default `~/edge-latup`) and nothing else. It opens no network connection.
+- Verify before anything else, with an edge-latup or an `install.py` that did not come with this bundle:
+  `edge-latup verify BUNDLE --key public-key.json`. The key must reach you by another way than the bundle.
+- Install: `./install.sh --key public-key.json` (Windows: `install.ps1`). It verifies, copies, installs the wheels offline, runs the golden
+  case on this machine, and only then switches to the new version. Interrupted at any point, run it again.
+- Go back: `python3 install.py --rollback`. Remove: delete the folder.
+
+## For the operator
+
+- `segment CASE --out LABELS.nii.gz` segments one exam: a folder with {modalities} as NIfTI. `segment CASES --out FOLDER` does a whole folder.
+- Beside each label map a JSON file says which model made it of which files, and the tumour's volumes in mL.
+- A self-test runs once a day and when the machine changes. If it fails, nothing is segmented: call whoever made this bundle.
+"""
+
+
+class FileChange(Record):
+    """One file that differs from the bundle before."""
+
+    path: str
+    before: str | None = None
+    """SHA-256; None where the file is new."""
+    after: str | None = None
+    """SHA-256; None where it is gone."""
+
+
+class ChangeRecord(Record):
+    """CHANGES.json: what is different from the bundle this one replaces."""
+
+    schema_version: int = 1
+    before: str
+    """Name, version and SHA-256 of manifest.json of the earlier bundle."""
+    reason: str
+    artifacts_before: tuple[BundledArtifact, ...]
+    artifacts_after: tuple[BundledArtifact, ...]
+    gate: dict[str, Any] | None = None
+    """The gate's decision on the new model, as `edge-latup gate --json` printed it; None where none was given."""
+    files: tuple[FileChange, ...]
+
+
+def change_record(
+    before: BundleManifest, digest: str, reason: str, artifacts: Sequence[BundledArtifact], hashes: dict[str, str], gate: dict[str, Any] | None
+) -> ChangeRecord:  # fmt: skip
+    """Compare with an earlier bundle; `hashes` are those of the new files by path."""
+    old = {file.path: file.sha256 for file in before.files}
+    changed = [path for path in sorted({*old, *hashes}) if old.get(path) != hashes.get(path)]
+    return ChangeRecord(
+        before=f"{before.label} {digest}", reason=reason, artifacts_before=before.artifacts, artifacts_after=tuple(artifacts), gate=gate,
+        files=tuple(FileChange(path=path, before=old.get(path), after=hashes.get(path)) for path in changed),
+    )  # fmt: skip
+
+
+def write_installers(folder: Path) -> None:
+    """install.py, install.sh and install.ps1."""
+    from importlib import resources
+
+    text = (resources.files("edge_latup.bundle") / "install.py").read_text(encoding="utf-8")
+    write_text(text, folder / "install.py")
+    write_text(INSTALL_SH, folder / "install.sh")
+    (folder / "install.sh").chmod(0o755)
+    with (folder / "install.ps1").open("w", encoding="ascii", newline="\r\n") as file:
+        file.write(INSTALL_PS1)
+
+
+def model_card(artifacts: Sequence[Artifact]) -> str:
+    """MODEL-CARD.md from the artifacts' own manifests."""
+    spec = artifacts[0].manifest.spec
+    lines = [
+        f"# {spec.name}", "", f"- Input: {', '.join(spec.modalities)}, one exam at a time; policy {spec.spatial.kind}.",
+        "- Output: label map with necrotic core, oedema and enhancing tumour, on the exam's own grid.", f"- Licence: {spec.licence or 'not stated'}.",
+        "- Nothing here is a clinical claim. Accuracy on your patients is not known until you measure it.", "",
+    ]  # fmt: skip
+    for artifact in artifacts:
+        lines += _artifact_card(artifact)
+    return "\n".join(lines) + "\n"
+
+
+def _artifact_card(artifact: Artifact) -> list[str]:
+    manifest = artifact.manifest
+    lines = [
+        f"## {artifact.folder.name}",
+        "",
+        f"- Precision {manifest.precision} over {manifest.float_precision}; SHA-256 {artifact.digest}.",
+    ]
+    steps = [
+        f"{step.operation} {', '.join(f'{name}={value}' for name, value in step.parameters.items())}".strip() for step in manifest.recipe
+    ]
+    lines += [f"- Made by: {'; '.join(steps) or 'not recorded'}."]
+    lines += [
+        f"- Parity with {parity.reference} ({parity.candidate}): largest difference {parity.max_abs:.2g}, same class in "
+        f"{parity.argmax_agreement:.5f} of voxels of one {parity.input}."
+        for parity in manifest.parity
+    ]
+    seen = {"Trained on": manifest.trained_on, "Calibrated on": manifest.calibration}
+    lines += [f"- {what}: {len(cases)} cases, by hash in its manifest.json." for what, cases in seen.items()]
+    return [*lines, ""]
+
+
+def readme(label: str, target: str, created: object, key_id: str, platform: str, pythons: Sequence[str], modalities: Sequence[str]) -> str:
+    """README.md."""
+    return README.format(
+        label=label, target=target, created=created, key_id=key_id, platform=platform, pythons=", ".join(pythons),
+        modalities=", ".join(modalities),
+    )  # fmt: skip

@@ -1,0 +1,87 @@
+"""What the launchers of an installed bundle start: self-test, segment, status, or any command of edge-latup."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_latup.cli.output import output
+from edge_latup.errors import EdgeLatupError, VerificationError
+
+if TYPE_CHECKING:
+    from edge_latup.bundle.installed import Installation
+    from edge_latup.bundle.selftest import SelfTest
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one verb of an installation and return its exit code. Everything after the verb is the verb's own."""
+    from edge_latup.bundle.installed import Installation
+
+    parser = argparse.ArgumentParser(prog="edge-latup")
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--version", required=True)
+    parser.add_argument("verb", choices=["self-test", "status", "segment", "run"])
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    asked = parser.parse_args(arguments)
+    here = Installation(root=asked.root.absolute(), version=asked.version)
+    try:
+        if asked.verb == "run":
+            return _edge_latup(asked.rest) if asked.rest[:1] not in (["self-test"], ["status"]) else _verb(asked.rest[0], here, [])
+        return _verb(asked.verb, here, asked.rest)
+    except EdgeLatupError as error:
+        output.error(error)
+        return error.exit_code
+
+
+def _verb(verb: str, here: Installation, rest: Sequence[str]) -> int:
+    if verb == "self-test":
+        return _told(here.test())
+    if verb == "status":
+        output.line(f"{here.version} in {here.root}: {here.outdated() or 'self-test holds'}")
+        return _told(here.stored())
+    return _segment(here, list(rest))
+
+
+def _told(result: SelfTest) -> int:
+    for test in result.artifacts:
+        rows = [("passed" if check.passed else "FAILED", check.name, check.found) for check in test.checks]
+        latency = f", {test.latency_ms:,.0f} ms" if test.latency_ms is not None else ""
+        output.table(f"{test.artifact} on {test.runtime or 'no runtime'}{latency}", ("", "check", "found"), rows, left=3)
+    output.result(result.model_dump(mode="json"), f"self-test of {result.finished:%Y-%m-%d %H:%M} UTC: {result.chosen or 'nothing'} passed")
+    return 0 if result.chosen else VerificationError.exit_code
+
+
+def _segment(here: Installation, rest: list[str]) -> int:
+    from edge_latup.bundle.installed import OVERRIDE, alone
+
+    if not rest or {"--help", "-h"} & set(rest):
+        output.line("segment CASE --out LABELS.nii.gz [options of `edge-latup segment`]: one exam, or a folder of exams with --out FOLDER")
+        return 0 if rest else 2
+    despite = OVERRIDE in rest
+    rest = [word for word in rest if word != OVERRIDE]
+    with alone(here.state):
+        reason = here.outdated()
+        if reason:
+            output.note(f"self-test first: {reason}")
+        result = here.test() if reason else here.stored()
+        artifact = here.artifact(result, despite_failure=despite)
+        if result.chosen is None:
+            output.warning("the self-test on this machine FAILED, and that is overridden: do not use the result for a patient")
+        elif result.artifacts[0].artifact != result.chosen:
+            output.warning(f"{result.artifacts[0].artifact} did not pass its self-test here; using {result.chosen}")
+        return _edge_latup(["segment", str(artifact), *rest, "--cache", str(here.cache)])
+
+
+def _edge_latup(arguments: Sequence[str]) -> int:
+    """The command line, as its entry point runs it."""
+    from edge_latup.cli import main as command_line
+
+    sys.argv = ["edge-latup", *arguments]
+    try:
+        command_line()
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    return 0

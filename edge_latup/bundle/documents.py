@@ -55,7 +55,8 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
 
 ## For the operator
 
-- `segment CASE --out LABELS.nii.gz` segments one exam: a folder with {modalities} as NIfTI. `segment CASES --out FOLDER` does a whole folder.
+- `segment CASE --out LABELS.nii.gz` segments one exam: a folder with {modalities} as NIfTI.
+  `segment CASES --out FOLDER` does a folder of exams.
 - Beside each label map a JSON file says which model made it of which files, and the tumour's volumes in mL.
 - A self-test runs once a day and when the machine changes. If it fails, nothing is segmented: call whoever made this bundle.
 """
@@ -86,8 +87,13 @@ class ChangeRecord(Record):
 
 
 def change_record(
-    before: BundleManifest, digest: str, reason: str, artifacts: Sequence[BundledArtifact], hashes: dict[str, str], gate: dict[str, Any] | None
-) -> ChangeRecord:  # fmt: skip
+    before: BundleManifest,
+    digest: str,
+    reason: str,
+    artifacts: Sequence[BundledArtifact],
+    hashes: dict[str, str],
+    gate: dict[str, Any] | None,
+) -> ChangeRecord:
     """Compare with an earlier bundle; `hashes` are those of the new files by path."""
     old = {file.path: file.sha256 for file in before.files}
     changed = [path for path in sorted({*old, *hashes}) if old.get(path) != hashes.get(path)]
@@ -114,7 +120,8 @@ def model_card(artifacts: Sequence[Artifact]) -> str:
     spec = artifacts[0].manifest.spec
     lines = [
         f"# {spec.name}", "", f"- Input: {', '.join(spec.modalities)}, one exam at a time; policy {spec.spatial.kind}.",
-        "- Output: label map with necrotic core, oedema and enhancing tumour, on the exam's own grid.", f"- Licence: {spec.licence or 'not stated'}.",
+        "- Output: label map with necrotic core, oedema and enhancing tumour, on the exam's own grid.",
+        f"- Licence: {spec.licence or 'not stated'}.",
         "- Nothing here is a clinical claim. Accuracy on your patients is not known until you measure it.", "",
     ]  # fmt: skip
     for artifact in artifacts:

@@ -126,7 +126,7 @@ def computed(session: Session, files: CaseFiles, spec: ModelSpec, voxels: NDArra
     if voxels is None:
         number = int(np.prod(output.shape[2:]))
         voxels = np.sort(np.random.default_rng(0).choice(number, min(SAMPLES, number), replace=False))
-    label = segment(read_case(files, spec.modalities, with_label=False), session, spec).label
+    label = segment(session, spec, read_case(files, spec.modalities, with_label=False)).label
     return Expected(label, voxels, sampled(output, voxels))
 
 
@@ -153,9 +153,7 @@ def golden_files(folder: Path, case: str = CASE) -> CaseFiles:
 def tolerance_of(artifact: Artifact) -> Tolerance:
     """Of the lowest precision in an artifact."""
     manifest = artifact.manifest
-    return TOLERANCES[
-        "int8" if manifest.precision == "int8" else manifest.float_precision if manifest.float_precision != "int8" else "fp32"
-    ]
+    return TOLERANCES["int8" if manifest.precision == "int8" else manifest.float_precision]
 
 
 def write_golden(folder: Path, expectations: Iterable[Expectation]) -> Golden:

@@ -17,6 +17,7 @@ from edge_latup.bundle.selftest import SelfTest, run_self_test
 from edge_latup.errors import InputError, SpecError, VerificationError
 from edge_latup.records import read_record, write_record
 
+GIVE_BACK: Final = "free space, or give the folder back to its owner"
 MAX_AGE: Final = timedelta(hours=24)
 OVERRIDE: Final = "--despite-failed-self-test"
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from packaging.tags import Tag
 
 PlatformName = Literal["linux-x86-64", "linux-aarch64", "windows-x86-64"]
 PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13")
@@ -25,6 +28,15 @@ class WheelPlatform:
     name: PlatformName
     tags: tuple[str, ...]
     markers: dict[str, str]
+
+    def wheel_tags(self, python: str) -> frozenset[Tag]:
+        """Tags (PEP 425) of every wheel that CPython `python`, such as "3.11", installs on this platform."""
+        from packaging.tags import compatible_tags, cpython_tags
+
+        major, minor = (int(part) for part in python.split("."))
+        interpreter = f"cp{major}{minor}"
+        specific = cpython_tags((major, minor), abis=[interpreter], platforms=self.tags)
+        return frozenset([*specific, *compatible_tags((major, minor), interpreter=interpreter, platforms=self.tags)])
 
     def environment(self, python: str) -> dict[str, str]:
         """Environment markers of CPython `python`, such as "3.11", on this platform."""

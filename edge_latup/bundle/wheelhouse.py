@@ -24,6 +24,7 @@ from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
+    from packaging.tags import Tag
 
 PIP: Final = "pip"
 """Ships with every wheelhouse: Debian's system Python has neither pip nor ensurepip."""
@@ -48,6 +49,7 @@ class Locked:
 
 @dataclass
 class _State:
+    tags: frozenset[Tag]
     extras: dict[str, set[str]] = field(default_factory=dict)
     wheels: dict[str, Path] = field(default_factory=dict)
     requires: dict[str, set[str]] = field(default_factory=dict)
@@ -77,7 +79,7 @@ def resolve(
     environment = platform.environment(python)
     pins = pins_for(constraints if constraints is not None else own_constraints(), environment)
     download = fetch or _pip(platform, python)
-    state = _State(wheels={"edge-latup": own})
+    state = _State(tags=platform.wheel_tags(python), wheels={"edge-latup": own})
     wanted = {PIP: set[str](), "edge-latup": set(extras)}
     while wanted:
         _fetch_missing(wanted, pins, state, folder, download)
@@ -122,16 +124,17 @@ def _fetch_missing(wanted: Iterable[str], pins: Mapping[str, str], state: _State
         return
     fetch([f"{name}=={pins[name]}" for name in missing], folder)
     for name in missing:
-        state.wheels[name] = _wheel_of(name, pins[name], folder)
+        state.wheels[name] = _wheel_of(name, pins[name], folder, state.tags)
 
 
-def _wheel_of(name: str, version: str, folder: Path) -> Path:
+def _wheel_of(name: str, version: str, folder: Path, tags: frozenset[Tag]) -> Path:
+    """The wheel that was fetched; the folder may hold those of other Pythons too."""
     from packaging.utils import parse_wheel_filename
     from packaging.version import Version
 
     for path in sorted(folder.glob("*.whl")):
         found = parse_wheel_filename(path.name)
-        if (found[0], found[1]) == (name, Version(version)):
+        if (found[0], found[1]) == (name, Version(version)) and found[3] & tags:
             return path
     raise InputError(f"pip brought no wheel of {name} {version}", "see what pip says of it: pip download --no-deps")
 
@@ -199,5 +202,5 @@ def _pip(platform: WheelPlatform, python: str) -> Fetch:
 
 
 def lock_text(wheels: Iterable[Locked]) -> str:
-    """A requirements file for pip's --require-hashes, one wheel a line."""
-    return "".join(f"{one.name}=={one.version} --hash=sha256:{one.sha256}\n" for one in wheels)
+    """A requirements file for pip's --require-hashes, one wheel a line; pip itself installs them and is not installed."""
+    return "".join(f"{one.name}=={one.version} --hash=sha256:{one.sha256}\n" for one in wheels if one.name != PIP)

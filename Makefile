@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow browser clean
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow browser clean fuzz-bundle
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,11 @@ rooms: $(VENV)/.dev $(VENV)/.installed  ## Check that imports between rooms go o
 
 slow: $(VENV)/.dev $(VENV)/.installed  ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+FUZZ_CASES ?= 10000
+FUZZ_SEED  ?= 1
+fuzz-bundle: $(VENV)/.dev $(VENV)/.installed  ## Mutate signed bundles and archives FUZZ_CASES times; none may be accepted, crash or hang
+	cd tests && ../$(BIN)/python -P bundle_fuzz.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED)
 
 browser:  ## Install Chromium, with which the tests look at the report (Debian and Ubuntu, as root)
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then \

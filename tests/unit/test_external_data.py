@@ -38,7 +38,7 @@ def outside(values: np.ndarray | None = None) -> TensorProto:
 
 
 def holding(place: str, tensor: TensorProto) -> onnx.ModelProto:
-    """x + w, with `tensor` in one of the places where a model can hold one."""
+    """A sum x + w, with `tensor` in one of the places where a model can hold one."""
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [8]) for name in ("x", "y")]
     constant = helper.make_node("Constant", [], ["c"], value=tensor)
     inner = helper.make_graph([constant], "inner", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [8])])

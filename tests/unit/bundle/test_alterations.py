@@ -73,8 +73,8 @@ ALTERATIONS: Final[dict[str, tuple[Alter, str, str]]] = {
     "renamed to another folder": (moved(MODEL, "model.onnx"), "model.onnx", "added missing"),
     "same name in capitals added": (added("INSTALL.SH"), "INSTALL.SH", "added"),
     "backslash in an added name": (added("wheels\\evil.py"), "wheels", "added"),
-    "made executable": (_bit("sitecustomize.py"), "sitecustomize.py", "executable permissions directory,"),
-    "no longer executable": (_bit("install.sh"), "install.sh", "executable permissions directory,"),
+    "made executable": (_bit("sitecustomize.py"), "sitecustomize.py", "executable permissions directory"),
+    "no longer executable": (_bit("install.sh"), "install.sh", "executable permissions directory"),
     "manifest lists one more": (_listed_too, MANIFEST_NAME, "altered, or not signed"),
     "manifest altered": (changed(MANIFEST_NAME, lambda c: c.replace(b"1.2.0", b"1.2.1")), MANIFEST_NAME, "altered, or not signed"),
     "manifest with a newline more": (changed(MANIFEST_NAME, lambda c: c + b"\n"), MANIFEST_NAME, "altered, or not signed"),
@@ -92,7 +92,7 @@ ALTERATIONS: Final[dict[str, tuple[Alter, str, str]]] = {
     "signed by another key": (_signed_by_another(), SIGNATURE_NAME, f"by the key {signing_key(2).public.key_id}, not by {OURS}"),
     "signed by another key in our name": (_signed_by_another(key_id=OURS), MANIFEST_NAME, "altered, or not signed"),
 }  # fmt: skip
-"""Name -> alteration, the file that the message begins with, and words of which one must be in it (or one phrase, with a comma or quote)."""
+"""Name -> alteration, the file that the message begins with, and what is in it: all of this, or one of at most three words."""
 
 
 @pytest.mark.parametrize("form", FORMS)

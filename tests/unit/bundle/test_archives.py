@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from bundles import FILES, LABEL, TODAY, WHEEL, Member, archive_of, packed, unpacked, watched, write_form
+from bundles import FILES, LABEL, TODAY, WHEEL, Member, archive_of, packed, tar_of, unpacked, watched, write_form
 
 from edge_latup.bundle import ustar, zipfields
 from edge_latup.bundle.keys import SigningKey
@@ -35,6 +35,7 @@ def test_every_other_tool_reads_the_same(good: list[Member], form: str) -> None:
             found = {i.filename: (file.read(i), bool(i.external_attr >> 16 & 0o111)) for i in file.infolist()}
     else:
         with tarfile.open(fileobj=io.BytesIO(unpacked(archive))) as tar:
+            assert unpacked(archive) == tar_of(good)  # what the other tests pack
             found = {i.name: (tar.extractfile(i).read(), bool(i.mode & 0o111)) for i in tar if i.isreg()}  # type: ignore[union-attr]
     assert found == expected
 
@@ -127,7 +128,7 @@ TAR_TRICKS: Final[dict[str, tuple[Change, str]]] = {
 @pytest.mark.parametrize("name", TAR_TRICKS)
 def test_tricks_of_tar_are_refused(good: list[Member], refused: Callable[[Path], str], tmp_path: Path, name: str) -> None:
     change, why = TAR_TRICKS[name]
-    path, tar = tmp_path / "bundle.tar.zst", unpacked(archive_of("tar.zst", good))
+    path, tar = tmp_path / "bundle.tar.zst", tar_of(good)
     assert change(tar) != tar
     path.write_bytes(packed(change(tar)))
     message = refused(path)
@@ -175,7 +176,7 @@ FRAMES: Final[dict[str, tuple[Change, str]]] = {
 def test_tricks_of_zstandard_are_refused(good: list[Member], refused: Callable[[Path], str], tmp_path: Path, name: str) -> None:
     change, why = FRAMES[name]
     path = tmp_path / "bundle.tar.zst"
-    path.write_bytes(change(archive_of("tar.zst", good)))
+    path.write_bytes(change(packed(tar_of(good))))
     message = refused(path)
     assert why in message
     assert "bundle.tar.zst" in message

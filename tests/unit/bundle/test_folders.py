@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundles import FILES, TODAY, Member, place, watched
+from bundles import TODAY, Member, place
 
 from edge_latup.bundle.keys import SigningKey
 from edge_latup.bundle.verify import verify
@@ -129,9 +129,10 @@ def test_no_file_is_read_before_the_tree_is_known_to_be_right(good: list[Member]
         (folder / "zz" / str(number)).touch()
     opened: list[str] = []
     real = os.open
-    with pytest.MonkeyPatch.context() as patch, watched(folder), pytest.raises(VerificationError, match="zz was added"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", lambda path, *rest: (opened.append(Path(path).name), real(path, *rest))[1])
-        verify(folder, key.public, today=TODAY)
+        with pytest.raises(VerificationError, match="zz was added"):
+            verify(folder, key.public, today=TODAY)
     assert opened == ["manifest.json", "manifest.sig"]
 
 
@@ -144,7 +145,7 @@ def test_a_file_that_vanishes_while_the_bundle_is_read_is_named(good: list[Membe
             (folder / "segment").unlink()
         return real(path, *rest)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(VerificationError, match="segment is missing"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", opened)
-        verify(folder, key.public, today=TODAY)
-    assert "segment" in FILES
+        with pytest.raises(VerificationError, match="segment is missing"):
+            verify(folder, key.public, today=TODAY)

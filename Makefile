@@ -69,7 +69,7 @@ slow: $(VENV)/.dev $(VENV)/.installed  ## Run the tests that take minutes
 FUZZ_CASES ?= 10000
 FUZZ_SEED  ?= 1
 fuzz-bundle: $(VENV)/.dev $(VENV)/.installed  ## Mutate signed bundles and archives FUZZ_CASES times; none may be accepted, crash or hang
-	cd tests && ../$(BIN)/python -P bundle_fuzz.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED)
+	$(BIN)/python tests/bundle_fuzz.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED)
 
 browser:  ## Install Chromium, with which the tests look at the report (Debian and Ubuntu, as root)
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then \

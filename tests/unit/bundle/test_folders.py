@@ -136,16 +136,33 @@ def test_no_file_is_read_before_the_tree_is_known_to_be_right(good: list[Member]
     assert opened == ["manifest.json", "manifest.sig"]
 
 
-def test_a_file_that_vanishes_while_the_bundle_is_read_is_named(good: list[Member], key: SigningKey, tmp_path: Path) -> None:
+def _vanishes(path: Path) -> None:
+    path.unlink()
+
+
+def _becomes_a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("install.sh")  # which has the same content and mode
+
+
+def _becomes_a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(("change", "why"), [(_vanishes, "missing"), (_becomes_a_link, "a symbolic link"), (_becomes_a_fifo, "a FIFO")])
+def test_a_file_that_changes_after_the_tree_was_right_is_refused(
+    good: list[Member], key: SigningKey, tmp_path: Path, change: Callable[[Path], None], why: str
+) -> None:
     folder = place(good, tmp_path / "bundle")
     real = os.open
 
     def opened(path: Path, *rest: int) -> int:
         if Path(path).name == "README.txt":
-            (folder / "segment").unlink()
+            change(folder / "segment")
         return real(path, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", opened)
-        with pytest.raises(VerificationError, match="segment is missing"):
+        with pytest.raises(VerificationError, match=f"segment is {why}"):
             verify(folder, key.public, today=TODAY)

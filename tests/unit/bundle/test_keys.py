@@ -205,3 +205,30 @@ def test_a_missing_key_or_bundle_is_bad_input(cli: Command, good: list[Member], 
     done = cli("verify", bundle, "--key", path, "--json")
     assert (done.code, done.data["verified"], done.data["manifest"]["version"]) == (0, True, "1.2.0")
     assert done.data["key"]["owner"] == "Imaging group"
+
+
+def test_on_a_terminal_the_passphrase_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
+    """On a real pseudo-terminal, where an echo would be seen."""
+    import pty
+    import sys
+
+    code = "from edge_latup.cli import main; main()"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", code, "package", "keygen", "--out", str(tmp_path / "keys"), "--owner", "me"])
+    shown = b""
+    for _ in range(2):
+        asked = b""
+        while not asked.endswith(b": "):
+            asked += os.read(terminal, 1000)
+        shown += asked
+        os.write(terminal, SECRET.encode() + b"\n")
+    try:
+        while part := os.read(terminal, 1000):
+            shown += part
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(terminal)
+    assert os.waitpid(child, 0)[1] == 0, shown
+    assert SECRET.encode() not in shown
+    assert read_signing_key(tmp_path / "keys" / PRIVATE_NAME, read_public_key(tmp_path / "keys" / PUBLIC_NAME), SECRET.encode())

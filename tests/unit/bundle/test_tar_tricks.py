@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from bundles import FILES, LABEL, WHEEL, Member, packed, tar_of, unpacked
+from bundles import LABEL, WHEEL, Member, packed, tar_of, unpacked
 
-from edge_latup.bundle import ustar
+from edge_latup.bundle import zstd
 from edge_latup.bundle.zstd import zstd_module
 
 Change = Callable[[bytes], bytes]
 
 
 def _at(path: str) -> Callable[[bytes], int]:
-    """Where the header of a member begins."""
-    return lambda tar: tar.index(ustar.header(f"{LABEL}/{path}", len(FILES[path][0]), executable=FILES[path][1]))
+    """Where the header of a member with a short name begins."""
+    return lambda tar: tar.index(f"{LABEL}/{path}\0".encode())
 
 
 def _field(path: str, *fields: int | bytes) -> Change:
@@ -97,6 +97,11 @@ TAR_TRICKS: Final[dict[str, tuple[Change, str]]] = {
     "more zeros": (lambda tar: tar + bytes(512), "bundle.tar.zst goes on after its last file"),
     "a tar behind the tar": (lambda tar: tar + tar, "bundle.tar.zst goes on after its last file"),
     "a megabyte of something behind": (lambda tar: tar + b"x" * (1 << 20), "bundle.tar.zst goes on after its last file"),
+    "manifest as a link": (_field("manifest.json", 156, b"2", 157, b"/etc/passwd"), "manifest.json has a tar header"),
+    "manifest executable": (_field("manifest.json", 100, b"0000755\0"), "manifest.json has a tar header"),
+    "manifest of an unwritten size": (_field("manifest.json", 124, b" 2000\0"), "manifest.json has a tar header"),
+    "signature with an owner": (_field("manifest.sig", 108, b"0001750\0"), "manifest.sig has a tar header"),
+    "signature of a gigabyte": (_field("manifest.sig", 124, b"10000000000\0"), "manifest.sig is larger than"),
     "nothing": (lambda _: b"", "manifest.json is missing or cut"),
     "zeros only": (lambda tar: bytes(len(tar)), "manifest.json is missing, or not in its place"),
     "signature first": (lambda tar: tar[tar.index(f"{LABEL}/manifest.sig".encode()) :], "manifest.json is missing, or not in its place"),
@@ -124,8 +129,8 @@ def _empty_blocks(count: int) -> Change:
 
 def _far_window(archive: bytes) -> bytes:
     """Streamed, so that the frame's header asks for all of the window, however little is in it."""
-    zstd = zstd_module()
-    encoder = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
+    module = zstd_module()
+    encoder = module.ZstdCompressor(options={module.CompressionParameter.window_log: 27})
     content: bytes = encoder.compress(unpacked(archive)) + encoder.flush()
     return content
 
@@ -158,3 +163,13 @@ def test_tricks_of_zstandard_are_refused(good: list[Member], refused: Callable[[
     message = refused(path)
     assert why in message
     assert "bundle.tar.zst" in message
+
+
+def test_what_is_appended_is_found_where_a_block_ends_with_the_frame(
+    good: list[Member], refused: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, path = packed(tar_of(good)), tmp_path / "bundle.tar.zst"
+    path.write_bytes(archive + b"more")
+    for size in (len(archive), len(archive) + 1, 1):
+        monkeypatch.setattr(zstd, "CHUNK", size)
+        assert "has something appended" in refused(path)

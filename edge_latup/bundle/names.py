@@ -54,13 +54,10 @@ def folders_of(paths: Iterable[str]) -> set[str]:
 
 
 def collision_in(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Two of the paths, or of the folders above them, that some system takes for one: they differ in case, or one is both."""
-    files = list(paths)
-    seen: dict[str, str] = {}
-    for path in [*sorted(folders_of(files)), *files]:
-        other = seen.setdefault(path.lower(), path)
-        if other != path:
-            return other, path
-    folders = folders_of(files)
-    both = next((path for path in files if path in folders), None)
-    return None if both is None else (both, both)
+    """Two of the paths, or of their folders, that some system takes for one: the same twice, in another case, or file and folder."""
+    files, seen = list(paths), dict[str, str]()
+    for path in sorted(folders_of(files)) + files:
+        if (folded := path.lower()) in seen:
+            return seen[folded], path
+        seen[folded] = path
+    return None

@@ -26,7 +26,8 @@ def unpack_verified(bundle: Path, key: PublicKey, destination: Path, *, today: d
     """Copy a folder, .tar.zst or .zip to `destination`, which must not exist; run from there, never from `bundle`.
 
     The bundle is read twice: the first time nothing is written; the second time each file is hashed while it is written, into a
-    folder beside `destination` that gets its name only when all of it was right.
+    folder beside `destination` that gets its name only when all of it was right and is on the disk. A power cut leaves at most
+    that folder, `.NAME.*.part`, which may be removed.
 
     Raises:
         VerificationError: it is not what was signed, or changed between the two readings.
@@ -108,9 +109,23 @@ def _put_in_place(temporary: Path, destination: Path) -> None:
     _refuse_existing(destination)
     try:
         temporary.chmod(0o755)
+        for folder in (path for path in (temporary, *temporary.rglob("*")) if path.is_dir()):
+            _sync(folder)
         temporary.rename(destination)
+        _sync(destination.parent)
     except OSError as error:
         raise _no_room(destination, error) from error
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder survive a power cut; Windows opens no folders, and does that by itself."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _refuse_existing(destination: Path) -> None:

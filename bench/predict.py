@@ -19,7 +19,9 @@ from edge_latup.targets.profile import PowerMode, Profile
 from edge_latup.targets.roofline import Machine, Operation, bound_of, bound_seconds, machine_of
 
 NOT_EXECUTED: Final = "predicted, nothing was executed on such a device"
-BY_CLASS: Final = "sum over operations, each at the rate measured for the operation most like it in kind, precision, kernel, channels and volume"
+BY_CLASS: Final = (
+    "sum over operations, each at the rate measured for the operation most like it in kind, precision, kernel, channels and volume"
+)
 BY_EFFICIENCY: Final = "the bound divided by the share of the roofline that published cases reached: median, best and worst of {}"
 NO_RATES: Final = "none: no class rates of this instruction set were measured (make predict-check measures them on a host that has it)"
 
@@ -146,7 +148,9 @@ def _notes(artifact: Artifact, profile: Profile, work: Work) -> tuple[str, ...]:
     notes = []
     made_for = artifact.manifest.runtimes
     if not set(made_for) & set(profile.runtimes):
-        notes.append(f"the artifact was made for {', '.join(made_for)}; this target runs {', '.join(profile.runtimes)}: quantize it for one of them")
+        notes.append(
+            f"the artifact was made for {', '.join(made_for)}; this target runs {', '.join(profile.runtimes)}: quantize it for one of them"
+        )
     if profile.dla_cores:
         notes.append("the DLA takes 2-D tensors only, so nothing of a 3-D network is placed there")
     if profile.kind != "x86" and any(operation.kernel >= 4 for operation in work.operations):

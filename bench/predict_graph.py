@@ -75,7 +75,9 @@ def work_of(artifact: Artifact, size: Size | None = None, float_precision: Preci
         model.reshape({0: list(shape)})
     except RuntimeError as error:
         reason = str(error).strip().rpartition("\n")[2]
-        raise InputError(f"{artifact.folder} cannot be read at the input {shape}: {reason}", "choose its own --size, or export it at this one") from error
+        raise InputError(
+            f"{artifact.folder} cannot be read at the input {shape}: {reason}", "choose its own --size, or export it at this one"
+        ) from error
     return read_work(model, float_precision or artifact.manifest.float_precision)
 
 

@@ -11,7 +11,7 @@ from edge_latup.bench.published_networks import latup_net, nnunet
 from edge_latup.manifest import Precision
 from edge_latup.records import Record
 from edge_latup.targets.profile import load_profile
-from edge_latup.targets.roofline import Machine, Operation, bound_of, machine_of
+from edge_latup.targets.roofline import Operation, bound_of, machine_of
 
 MLPERF: Final = "https://github.com/mlcommons/inference_results_{}, closed division, 3d-unet-99, SingleStream, NVIDIA"
 CHECKED_WITHIN: Final = 0.35
@@ -105,8 +105,3 @@ def _check(case: PublishedCase) -> PublishedCheck:
         bound_ms=case.bound_ms, likely_ms=likely, likely_range_ms=span, ratio=ratio, bound_holds=case.bound_ms <= case.milliseconds,
         within=abs(ratio - 1) <= CHECKED_WITHIN,
     )  # fmt: skip
-
-
-def bound_ms_of(operations: Sequence[Operation], machine: Machine) -> float:
-    """The bound of a network in ms."""
-    return 1000 * bound_of(operations, machine)

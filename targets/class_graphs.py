@@ -59,7 +59,7 @@ def _weights(*shape: int) -> Any:
 
 
 def _leaky(ops: Any, value: Any) -> Any:
-    return ops.prelu(value, ops.constant(np.float32([SLOPE])))
+    return ops.prelu(value, ops.constant(np.array([SLOPE], np.float32)))
 
 
 def _pointwise(ops: Any, value: Any, inputs: int, outputs: int, *, int8: bool) -> Any:
@@ -103,7 +103,7 @@ def block_probe(channels: int, side: int, *, int8: bool) -> Probe:
 
     image = ops.parameter([1, channels, side, side, side], dtype=np.float32, name="image")
     body = _leaky(ops, _pointwise(ops, image, channels, channels, int8=int8))
-    axes = ops.constant(np.int64([2, 3, 4]))
+    axes = ops.constant(np.array([2, 3, 4], np.int64))
     norm = _named(ops.mvn(body, axes, True, 1e-3, "inside_sqrt"), "norm")
     pooled = _named(max_pool(body, [2] * 3, [0] * 3, [0] * 3, [2] * 3), "pooling")
     # Away from its neighbours, so that up-sampling is not folded with pooling.
@@ -122,7 +122,7 @@ def block_probe(channels: int, side: int, *, int8: bool) -> Probe:
 
 
 def _nearest(ops: Any, value: Any, side: int) -> Any:
-    sizes, axes = ops.constant(np.int64([side] * 3)), ops.constant(np.int64([2, 3, 4]))
+    sizes, axes = ops.constant(np.array([side] * 3, np.int64)), ops.constant(np.array([2, 3, 4], np.int64))
     return ops.interpolate(
         value, sizes, "nearest", "sizes", coordinate_transformation_mode="asymmetric", nearest_mode="floor", axes=axes
     )  # fmt: skip

@@ -15,7 +15,8 @@ from edge_latup.manifest import Precision
 from edge_latup.targets.profile import PowerMode, Profile, TargetKind
 
 OperationKind = Literal[
-    "convolution", "transposed convolution", "dense", "norm", "reduction", "pooling", "resampling", "concatenation", "elementwise", "softmax",
+    "convolution", "transposed convolution", "dense", "norm", "reduction", "pooling", "resampling", "concatenation", "elementwise",
+    "softmax",
 ]  # fmt: skip
 MULTIPLYING: Final[tuple[OperationKind, ...]] = ("convolution", "transposed convolution", "dense")
 CACHED_BYTES: Final[dict[TargetKind, int]] = {"x86": 64 << 20, "gpu": 64 << 20, "jetson": 4 << 20}

@@ -67,7 +67,7 @@ def predict(
         threads=threads if profile.kind == "x86" else None, macs=work.macs, bound_ms=1000 * bound_of(work.operations, machine),
         likely_ms=likely.milliseconds, likely_range_ms=likely.span, method=likely.method, error=likely.error, evidence=likely.evidence,
         memory=predict_memory(artifact, work, profile), energy=_energy(work, profile, threads, rates),
-        notes=_notes(artifact, profile, work), layers=layers_of(work, machine, likely),
+        notes=_notes(artifact, profile, work, rates), layers=layers_of(work, machine, likely),
     )  # fmt: skip
 
 
@@ -144,8 +144,10 @@ def _energy(work: Work, profile: Profile, threads: int | None, rates: ClassRates
     return tuple(found)
 
 
-def _notes(artifact: Artifact, profile: Profile, work: Work) -> tuple[str, ...]:
+def _notes(artifact: Artifact, profile: Profile, work: Work, rates: ClassRates | None) -> tuple[str, ...]:
     notes = []
+    if rates is not None and profile.kind == "x86" and rates.isa != profile.isa:
+        notes.append(f"the class rates were measured under {rates.isa}, the target runs {profile.isa}: other kernels may run there")
     made_for = artifact.manifest.runtimes
     if not set(made_for) & set(profile.runtimes):
         notes.append(

@@ -189,7 +189,7 @@ class _Reader:
         transposed = moved.kind == "transposed convolution"
         read, written = (int(node.input(0).get_shape()[1]), int(node.output(0).get_shape()[1]))
         return replace(
-            moved, precision=precision, macs=macs, needed_macs=math.floor(macs * _inside(node, transposed)), kernel=max(weights[-3:]),
+            moved, precision=precision, macs=macs, needed_macs=round(macs * _inside(node, transposed)), kernel=max(weights[-3:]),
             channels=(read, written), voxels=_voxels(node.input_value(0)) if transposed else moved.voxels, weight_bytes=bytes_of_weights,
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ def convolution(
     element = ELEMENT_BYTES[precision]
     return Operation(
         name=name, kind="transposed convolution" if transposed else "convolution", precision=precision, macs=macs,
-        needed_macs=math.floor(macs * inside), kernel=kernel, channels=channels, voxels=positions,
+        needed_macs=round(macs * inside), kernel=kernel, channels=channels, voxels=positions,
         reads=(inputs * math.prod(read) * element,), writes=outputs * math.prod(written) * element,
         weight_bytes=inputs * outputs * kernel**3 * element,
     )  # fmt: skip

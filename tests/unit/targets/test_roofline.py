@@ -69,7 +69,9 @@ def test_a_faster_machine_is_never_slower(macs: int, moved: int, slow: float, fa
 @given(
     read=st.integers(1, 9), kernel=st.integers(1, 5), stride=st.integers(1, 3), dilation=st.integers(1, 2), pad=st.integers(0, 3)
 )  # fmt: skip
-def test_taps_on_data_are_counted_as_a_convolution_of_ones_counts_them(read: int, kernel: int, stride: int, dilation: int, pad: int) -> None:
+def test_taps_on_data_are_counted_as_a_convolution_of_ones_counts_them(
+    read: int, kernel: int, stride: int, dilation: int, pad: int
+) -> None:
     padded = np.concatenate([np.zeros(pad), np.ones(read), np.zeros(pad)])
     reach = (kernel - 1) * dilation + 1
     if reach > len(padded):

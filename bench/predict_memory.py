@@ -11,11 +11,14 @@ from edge_latup.bench.predict_records import MemoryPrediction
 from edge_latup.segmentation.memory import FLOAT32, RUNTIME_WORKING, SMALLER_WINDOWS, in_gib
 from edge_latup.targets.profile import Profile, TargetKind
 
-RUNTIME_BYTES: Final[dict[TargetKind, int]] = {"x86": 160 << 20, "gpu": 600 << 20, "jetson": 600 << 20}
-"""Of a process before it holds a model. x86: VmRSS of a Python process with NumPy and OpenVINO imported. NVIDIA: 600 MB for the libraries
+RUNTIME_BYTES: Final[dict[TargetKind, int]] = {"x86": 90 << 20, "gpu": 600 << 20, "jetson": 600 << 20}
+"""Of a process before it holds a model. x86: what a bench row held before its model was loaded. NVIDIA: 600 MB for the libraries
 that TensorRT loads, NVIDIA's answer in https://forums.developer.nvidia.com/t/183109/3; newer TensorRT may take more or less."""
 SYSTEM_BYTES: Final[dict[TargetKind, int]] = {"x86": 2 << 30, "gpu": 1 << 30, "jetson": 3 << 29}
 """Assumed share of the operating system with a desktop, or of driver and display on a card of its own."""
+ALLOWANCE: Final = 1.15
+"""On the activations alive at once: no runtime's memory plan is the tightest one. As large as the error that tests/integration/test_memory.py
+allows the forecast of a whole case."""
 COPIES: Final[dict[TargetKind, int]] = {"x86": 2, "gpu": 1, "jetson": 1}
 """Of the weights: OpenVINO keeps the file's beside those in its kernels' layout."""
 
@@ -25,7 +28,7 @@ def predict_memory(artifact: Artifact, work: Work, profile: Profile) -> MemoryPr
     voxels, spec = math.prod(work.input_shape[2:]), artifact.manifest.spec
     arrays = FLOAT32 * voxels * (work.input_shape[1] + spec.channels)
     predicted = MemoryPrediction(
-        weights=COPIES[profile.kind] * work.weight_bytes, activations=work.activation_bytes, arrays=arrays,
+        weights=COPIES[profile.kind] * work.weight_bytes, activations=int(ALLOWANCE * work.activation_bytes), arrays=arrays,
         runtime=RUNTIME_BYTES[profile.kind] + RUNTIME_WORKING,
         available=max(0, int(profile.memory_gib.value * 2**30) - SYSTEM_BYTES[profile.kind]), fits=True,
     )  # fmt: skip

@@ -118,7 +118,7 @@ def test_memory_is_added_up_and_fits(tiny_fp32: Artifact) -> None:
     work, found = work_of(tiny_fp32), predict(tiny_fp32, x86(), rates=RATES).memory
     assert found.fits
     assert (found.reason, found.instead) == ("", "")
-    assert (found.weights, found.activations) == (2 * work.weight_bytes, work.activation_bytes)
+    assert (found.weights, found.activations) == (2 * work.weight_bytes, int(1.15 * work.activation_bytes))
     assert found.arrays == 4 * 16**3 * (3 + 4)
     assert found.total == found.weights + found.activations + found.arrays + found.runtime
     assert found.available == 6 << 30

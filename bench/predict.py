@@ -15,6 +15,7 @@ from edge_latup.errors import InputError
 from edge_latup.manifest import Precision
 from edge_latup.spec import Size
 from edge_latup.targets.class_rates import ClassRates, likely_seconds, shipped_rates
+from edge_latup.targets.isa import NATIVE
 from edge_latup.targets.profile import PowerMode, Profile
 from edge_latup.targets.roofline import Machine, Operation, bound_of, bound_seconds, machine_of
 
@@ -85,10 +86,18 @@ def likely_of(work: Work, profile: Profile, machine: Machine, rates: ClassRates 
     """The likely latency by the best method there is for the target."""
     if profile.kind != "x86":
         return _by_efficiency(1000 * bound_of(work.operations, machine))
-    found = rates or (None if profile.isa is None else shipped_rates(profile.isa))
+    found = rates or _shipped(profile)
     if found is None:
         return Likely(milliseconds=None, span=None, method=NO_RATES, error="not known", evidence=NOT_EXECUTED)
     return by_class(work, found, machine)
+
+
+def _shipped(profile: Profile) -> ClassRates | None:
+    """Those that come with edge-latup; "native" ones only for the very CPU they were measured on, since the word says nothing of others."""
+    found = None if profile.isa is None else shipped_rates(profile.isa)
+    if found is not None and found.isa == NATIVE and found.host.cpu != profile.processor:
+        return None
+    return found
 
 
 def by_class(work: Work, rates: ClassRates, target: Machine | None = None) -> Likely:

@@ -17,8 +17,8 @@ that TensorRT loads, NVIDIA's answer in https://forums.developer.nvidia.com/t/18
 SYSTEM_BYTES: Final[dict[TargetKind, int]] = {"x86": 2 << 30, "gpu": 1 << 30, "jetson": 3 << 29}
 """Assumed share of the operating system with a desktop, or of driver and display on a card of its own."""
 ALLOWANCE: Final = 1.15
-"""On the activations alive at once: no runtime's memory plan is the tightest one. As large as the error that tests/integration/test_memory.py
-allows the forecast of a whole case."""
+"""On the activations alive at once: no runtime's memory plan is the tightest one. As large as the error that
+tests/integration/test_memory.py allows the forecast of a whole case."""
 COPIES: Final[dict[TargetKind, int]] = {"x86": 2, "gpu": 1, "jetson": 1}
 """Of the weights: OpenVINO keeps the file's beside those in its kernels' layout."""
 

@@ -9,7 +9,7 @@ from edge_latup.targets.host import Host
 from edge_latup.targets.profile import Figure, Profile
 
 HOST = Host(
-    cpu="Made-up CPU", architecture="x86_64", cores=2, isa=("AVX2",), memory_bytes=8 << 30, system="Linux", python="3.11", governor="unknown"
+    cpu="Made-up CPU", architecture="x86_64", cores=2, isa=("AVX2",), memory_bytes=8 << 30, system="Linux", python="3.11", governor="none"
 )  # fmt: skip
 
 

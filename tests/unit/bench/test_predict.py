@@ -91,6 +91,14 @@ def test_without_class_rates_there_is_a_bound_and_no_guess(tiny_fp32: Artifact, 
     assert "no class rates of this instruction set were measured" in found.method
 
 
+def test_native_rates_serve_only_the_cpu_they_were_measured_on(tiny_fp32: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What "native" stands for on one CPU says nothing of another, such as one with AMX."""
+    native = class_rates(isa="native", emulated=False)
+    monkeypatch.setattr("edge_latup.bench.predict.shipped_rates", lambda isa: native if isa == "native" else None)
+    assert predict(tiny_fp32, x86(isa="native")).likely_ms is None
+    assert predict(tiny_fp32, x86(isa="native", processor=native.host.cpu)).likely_ms is not None
+
+
 def test_a_board_gets_a_wide_range_from_published_cases_and_says_so(tiny_fp32: Artifact) -> None:
     found = predict(tiny_fp32, gpu())
     efficiencies = [case.efficiency for case in CASES]

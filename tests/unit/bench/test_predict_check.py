@@ -35,7 +35,7 @@ def check_row(likely: float = 100.0, measured: float = 100.0, bound: float = 50.
 
 def record(*rows: CheckRow, **changes: Any) -> CheckRecord:
     fields: dict[str, Any] = {
-        "command": "edge-latup predict --check out", "started": "2030-01-02T03:04:05+00:00", "host": HOST, "versions": {"openvino": "1.2.3"},
+        "command": "predict --check out", "started": "2030-01-02T03:04:05+00:00", "host": HOST, "versions": {"openvino": "1.2.3"},
         "threads": 2, "rows": rows, "published": tuple(check_published()),
     }  # fmt: skip
     return CheckRecord.model_validate(fields | changes)

@@ -1,4 +1,4 @@
-"""Networks of published figures against PyTorch's own shapes and known counts; the outside check leaves each case out of its own prediction."""
+"""Networks of published figures against PyTorch and known counts; each case is left out of its own prediction."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,7 +78,7 @@ def test_what_comes_with_the_package_is_read_or_missing() -> None:
         assert found is None or (found.isa == isa and found.label == "measured")
 
 
-def test_the_record_survives_the_disk_and_refuses_another_label(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_record_survives_the_disk_and_refuses_another_label(tmp_path: Path) -> None:
     path, rates = tmp_path / "rates.json", class_rates()
     write_record(rates, path)
     assert read_record(ClassRates, path) == rates

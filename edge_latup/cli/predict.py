@@ -79,8 +79,9 @@ def _show(found: Prediction) -> None:
         f"peak memory: {_mib(found.memory.total)} of {_mib(found.memory.available)}: {'fits' if found.memory.fits else 'DOES NOT FIT'}"
     )
     for energy in found.energy:
-        at_most = "not known: its clocks are not" if energy.joules_at_most is None else f"at most {energy.joules_at_most:,.2f} J"
-        output.line(f"energy, {energy.mode} ({energy.watts:g} W): {at_most} an inference")
+        unknown = "not known: there is no likely latency" if found.likely_ms is None else "not known: its clocks are not"
+        at_most = unknown if energy.joules_at_most is None else f"at most {energy.joules_at_most:,.2f} J an inference"
+        output.line(f"energy, {energy.mode} ({energy.watts:g} W): {at_most}")
     for note in found.notes:
         output.line(f"note: {note}")
 

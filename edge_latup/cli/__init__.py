@@ -19,6 +19,7 @@ from edge_latup.cli.import_model import import_model
 from edge_latup.cli.inspect import inspect
 from edge_latup.cli.output import Mode, configure, output
 from edge_latup.cli.phantom import phantom
+from edge_latup.cli.predict import predict
 from edge_latup.cli.quantize import quantize
 from edge_latup.cli.report import report
 from edge_latup.cli.segment import segment
@@ -43,6 +44,7 @@ for command in (demo, phantom, train, export, inspect, quantize, bench, bench_ca
 app.command("import")(import_model)
 app.command()(control)
 app.add_typer(targets, name="targets")
+app.command()(predict)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean fuzz-bundle
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean fuzz-bundle predict-check
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ bench-onnxruntime: $(VENV)/.installed  ## Time ONNX Runtime's INT8 forms against
 bench-case: $(VENV)/.compare $(VENV)/.installed  ## Compare one case, files to label map, with MONAI (CASE=folder)
 	@test -n "$(CASE)" || { echo "error: no case is named" >&2; echo "hint: make bench-case CASE=case-folder" >&2; exit 2; }
 	$(BIN)/edge-latup bench-case "$(CASE)" --out "edge-latup-demo/case-$$(date -u +%Y%m%dT%H%M%SZ)"
+
+# Its class rates become those that come with edge-latup once copied to targets/class_rates/.
+predict-check: $(VENV)/.installed  ## Hold predictions against measurements of this machine; rewrites the table of docs/prediction.md
+	$(BIN)/edge-latup predict --check edge-latup-demo/prediction --docs docs/prediction.md
 
 test: lint types rooms  ## Lint, check types and imports, run the tests
 	$(BIN)/pytest

@@ -20,6 +20,7 @@ from edge_latup.cli.inspect import inspect
 from edge_latup.cli.output import Mode, configure, output
 from edge_latup.cli.package import package
 from edge_latup.cli.phantom import phantom
+from edge_latup.cli.predict import predict
 from edge_latup.cli.quantize import quantize
 from edge_latup.cli.report import report
 from edge_latup.cli.segment import segment
@@ -47,6 +48,7 @@ app.command()(control)
 app.command()(verify)
 app.add_typer(package, name="package")
 app.add_typer(targets, name="targets")
+app.command()(predict)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,11 @@ slow: $(VENV)/.dev $(VENV)/.installed  ## Run the tests that take minutes
 
 pages: $(VENV)/.installed  ## Bring the facts in docs/targets up to date with targets/profiles
 	$(BIN)/python -P -m edge_latup.targets.pages docs/targets
+
+FUZZ_CASES ?= 10000
+FUZZ_SEED  ?= 1
+fuzz-bundle: $(VENV)/.dev $(VENV)/.installed  ## Mutate signed bundles and archives FUZZ_CASES times; none may be accepted, crash or hang
+	$(BIN)/python tests/bundle_fuzz.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED)
 
 browser:  ## Install Chromium, with which the tests look at the report (Debian and Ubuntu, as root)
 	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then \

@@ -12,6 +12,7 @@ from typing import Final
 
 from edge_latup.errors import ArtifactError, SpecError
 from edge_latup.manifest import MODEL_FILES, FileRecord, Manifest
+from edge_latup.onnx_wire import refuse_external_data
 from edge_latup.records import read_record, write_record
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -50,7 +51,7 @@ def open_artifact(folder: Path) -> Artifact:
     """Open an artifact and check every file against its manifest.
 
     Raises:
-        ArtifactError: the folder is no artifact, or a file is missing or altered.
+        ArtifactError: the folder is no artifact, a file is missing or altered, or the model keeps weights outside the artifact.
     """
     manifest = _read_manifest(folder)
     for record in manifest.files:
@@ -58,7 +59,19 @@ def open_artifact(folder: Path) -> Artifact:
     recorded = {record.name for record in manifest.files}
     if missing := [name for name in MODEL_FILES[manifest.format] if name not in recorded]:
         raise ArtifactError(f"{folder / MANIFEST_NAME} records no hash for {', '.join(missing)}", "make the artifact again")
-    return Artifact(folder=folder, manifest=manifest)
+    opened = Artifact(folder=folder, manifest=manifest)
+    refuse_outside(opened)
+    return opened
+
+
+def refuse_outside(artifact: Artifact) -> None:
+    """Refuse a model that reads weights from files outside the artifact, which no hash covers.
+
+    Raises:
+        ArtifactError: it is ONNX with external data.
+    """
+    if artifact.manifest.format == "onnx":
+        refuse_external_data(artifact.model_path)
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -74,6 +87,8 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _check_file(path: Path, record: FileRecord) -> None:
+    if Path(record.name).name != record.name:
+        raise ArtifactError(f"{path.parent / MANIFEST_NAME} names a file outside the artifact", "do not use this artifact")
     if not path.is_file():
         raise ArtifactError(f"{path} is missing", "copy the whole artifact folder again")
     if path.stat().st_size != record.size or sha256_of(path) != record.sha256:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_latup.errors import ArtifactError
 from edge_latup.export.foreign_spec import ForeignSpec, ImportSpec
+from edge_latup.onnx_wire import refuse_external_data
 
 if TYPE_CHECKING:
     import onnx
@@ -103,6 +104,7 @@ def read_foreign(path: Path) -> ForeignModel:
     except DecodeError as error:
         raise ArtifactError(f"{path} is not ONNX, or is cut: {error}", "export the network to ONNX again") from error
     _refuse_unfit(path, proto)
+    refuse_external_data(path)  # also in places where the walk over the graph does not look
     inferred = _inferred(proto)
     constants = {tensor.name for tensor in proto.graph.initializer}
     if not proto.graph.output or all(value.name in constants for value in proto.graph.input):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from edge_latup.errors import ArtifactError
+from edge_latup.onnx_wire import refuse_external_data
 from edge_latup.quantize.onnx_graph import GraphIndex
 from edge_latup.quantize.tensorrt_checks import CHECKS, dla_breaches
 
@@ -117,7 +118,7 @@ def check_file(path: Path, *, dla: bool = False) -> list[Finding]:
     """`check_model` on an ONNX file.
 
     Raises:
-        ArtifactError: it is missing or not ONNX.
+        ArtifactError: it is missing, not ONNX, or keeps weights in other files.
     """
     import onnx
 
@@ -125,6 +126,7 @@ def check_file(path: Path, *, dla: bool = False) -> list[Finding]:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, an OSError, or what onnx makes of a wrong ending
         raise ArtifactError(f"{path} cannot be read as ONNX: {error}", "give an .onnx file, or the folder of an ONNX artifact") from error
+    refuse_external_data(path)
     return check_model(model, dla=dla)
 
 

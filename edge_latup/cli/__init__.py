@@ -18,6 +18,7 @@ from edge_latup.cli.gate import gate
 from edge_latup.cli.import_model import import_model
 from edge_latup.cli.inspect import inspect
 from edge_latup.cli.output import Mode, configure, output
+from edge_latup.cli.package import package
 from edge_latup.cli.phantom import phantom
 from edge_latup.cli.predict import predict
 from edge_latup.cli.quantize import quantize
@@ -25,6 +26,7 @@ from edge_latup.cli.report import report
 from edge_latup.cli.segment import segment
 from edge_latup.cli.targets import targets
 from edge_latup.cli.train import train
+from edge_latup.cli.verify import verify
 from edge_latup.errors import EdgeLatupError
 
 app = typer.Typer(name="edge-latup", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -45,6 +47,8 @@ app.command("import")(import_model)
 app.command()(control)
 app.add_typer(targets, name="targets")
 app.command()(predict)
+app.command()(verify)
+app.add_typer(package, name="package")
 
 
 def main() -> None:

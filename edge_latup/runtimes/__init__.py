@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_latup.artifact import Artifact
+from edge_latup.artifact import Artifact, refuse_outside
 from edge_latup.errors import ArtifactError, MissingDependencyError
 from edge_latup.manifest import RuntimeName
 from edge_latup.runtimes import onnxruntime, openvino, pytorch, tensorrt
@@ -56,10 +56,11 @@ def open_session(artifact: Artifact, runtime: RuntimeName | None = None, options
     """Open `artifact` on a runtime (default: the first it was made for).
 
     Raises:
-        ArtifactError: the artifact was not made for that runtime, or the runtime cannot load it.
+        ArtifactError: the artifact was not made for that runtime, or the runtime cannot load it, or it keeps weights outside itself.
         MissingDependencyError: the runtime is not installed or does not start, or does not compute in the precision asked for.
     """
     chosen = choose_runtime(artifact, runtime)
+    refuse_outside(artifact)
     try:
         return RUNTIMES[chosen].open(artifact, options or SessionOptions())
     except ImportError as error:

@@ -34,8 +34,27 @@ def test_importing_the_core_loads_nothing_heavy(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, IMPORT_CORE], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert {"edge_latup.cli", "edge_latup.cases.read", "edge_latup.runtimes.base"} <= set(report["modules"])
+    assert {"edge_latup.cli", "edge_latup.cases.read", "edge_latup.runtimes.base", "edge_latup.bundle.verify"} <= set(report["modules"])
     assert report["heavy"] == []
+
+
+VERIFY = """
+import json, sys
+before = set(sys.modules)
+import edge_latup.bundle.unpack, edge_latup.bundle.keys
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
+ours = sorted(name for name in sys.modules if name.startswith("edge_latup.") and name.count(".") == 1)
+print(json.dumps([sorted(name for name in loaded if not name.startswith("_sysconfigdata")), ours]))
+"""
+
+
+def test_verifying_a_bundle_needs_next_to_nothing(tmp_path: Path) -> None:
+    """It runs before anything of a bundle is trusted: pydantic and what that needs; cryptography and zstd when they are called."""
+    done = subprocess.run([sys.executable, "-c", VERIFY], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded, ours = json.loads(done.stdout)
+    assert set(loaded) <= {"edge_latup", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+    assert set(ours) <= {f"edge_latup.{name}" for name in ("bundle", "errors", "manifest", "records", "spec")}
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -58,6 +77,6 @@ def test_every_command_explains_itself(edge_latup: Path, tmp_path: Path) -> None
     listing = "from edge_latup.cli import app; print(*(c.name or c.callback.__name__ for c in app.registered_commands))"
     names = subprocess.run([sys.executable, "-c", listing], check=True, capture_output=True, text=True, cwd=tmp_path).stdout.split()
     assert "phantom" in names
-    for name in names:
+    for name in [*names, "package"]:
         done = subprocess.run([edge_latup, name.replace("_", "-"), "--help"], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, f"{name}: {done.stderr}"

@@ -1,0 +1,55 @@
+"""`edge-latup package`: what the maker of bundles does."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_latup.cli.output import output
+from edge_latup.errors import InputError
+
+package = typer.Typer(no_args_is_help=True, help="Make signed bundles for machines without a network, and the keys that sign them.")
+
+
+@package.command()
+def keygen(
+    out: Annotated[Path, typer.Option(help="Folder for signing-key.pem, public-key.json and public-key.pem; made if missing.")],
+    owner: Annotated[str, typer.Option(help="Whom the clinic will see as the maker, such as 'Imaging group <ai@hospital.example>'.")],
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File whose first line encrypts the private key; asked for on the terminal unless given.")
+    ] = None,
+    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Leave the private key unencrypted.")] = False,
+    expires: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day (UTC) on which bundles signed with it verify.")
+    ] = None,
+) -> None:
+    """Make a pair of Ed25519 keys. Nothing is overwritten, and no passphrase is taken from the command line."""
+    from edge_latup.bundle.keygen import make_keys
+    from edge_latup.bundle.keys import PRIVATE_NAME, PUBLIC_NAME, PUBLIC_PEM_NAME
+
+    passphrase = None if no_passphrase else _passphrase(passphrase_file)
+    if no_passphrase and passphrase_file is not None:
+        raise InputError("--no-passphrase and --passphrase-file exclude each other", "leave one out")
+    today = datetime.now(timezone.utc).date()
+    public = make_keys(out, owner, passphrase, created=today, expires=expires.date() if expires else None)
+    if no_passphrase:
+        output.warning(f"{out / PRIVATE_NAME} is not encrypted: who reads it can sign in your name")
+    output.line(f"key {public.key_id} of {public.owner}: {'no end' if public.expires is None else f'until {public.expires}'}")
+    output.line(f"keep {out / PRIVATE_NAME} to yourself; give {out / PUBLIC_NAME} to the clinic by another way than the bundles")
+    files = {"private": PRIVATE_NAME, "public": PUBLIC_NAME, "public_pem": PUBLIC_PEM_NAME}
+    output.result({"key": public.model_dump(mode="json"), **{what: str(out / name) for what, name in files.items()}})
+
+
+def _passphrase(path: Path | None) -> bytes:
+    from edge_latup.bundle.keys import read_passphrase
+
+    if path is not None:
+        return read_passphrase(path)
+    if not sys.stdin.isatty():
+        raise InputError("there is no terminal to ask for a passphrase", "add --passphrase-file FILE, or --no-passphrase")
+    text: str = typer.prompt("Passphrase for the private key", hide_input=True, confirmation_prompt=True, err=True)
+    return text.encode()

@@ -23,7 +23,7 @@ class TensorError(Record):
 
     tensor: str
     clipped: float
-    """Share of its values that lie outside the range."""
+    """Share of its values that lie outside the range by more than a bin of the histogram."""
     relative: float
     """Mean squared error of 8 bits, as a share of the tensor's mean square."""
 
@@ -64,8 +64,9 @@ def tensor_errors(histograms: Mapping[str, Histogram], ranges: Ranges, runtime: 
 
 def _error(name: str, histogram: Histogram, range_: tuple[float, float], runtime: RuntimeName) -> TensorError:
     values, counts = histogram.points()
-    start, end, step = GRIDS[runtime](*range_)
+    start, end, _ = GRIDS[runtime](*range_)
     error = counts @ (rounded(values, *range_, runtime) - values) ** 2
-    # Half a step beyond the last level is rounding still.
-    outside = counts[(values < start - step / 2) | (values > end + step / 2)].sum()
+    # Zero among the levels moves the grid by half a step at most, which is rounding still; a bin's end may lie beyond what was seen.
+    low, high = min(range_[0], start) - histogram.width, max(range_[1], end) + histogram.width
+    outside = counts[(values < low) | (values > high)].sum()
     return TensorError(tensor=name, clipped=float(outside / histogram.total), relative=float(error / (counts @ values**2)))

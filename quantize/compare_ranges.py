@@ -85,7 +85,7 @@ def compare_ranges(
     folders = _folders(out, overwrite)
     crops = _spread(calibration.inputs)
     progress("looking at the calibration inputs")
-    with prepare(artifact.model_path, calibration.inputs, outputs=runtime == "onnxruntime") as prepared:
+    with prepare(artifact.model_path, calibration.inputs, outputs=runtime == "onnxruntime", tell=progress) as prepared:
         progress("counting their values")
         prepared = prepared.with_histograms()
         expected = _outputs(artifact, runtime, crops)

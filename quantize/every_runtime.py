@@ -63,7 +63,7 @@ def quantize_for_all(
         if calibration is not None:
             progress("looking at the calibration inputs")
             prepared = stack.enter_context(
-                prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=True)
+                prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=True, tell=progress)
             )
         for runtime, folder in folders.items():
             progress(f"{method} for {runtime}")

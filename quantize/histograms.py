@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_latup.quantize.pace import Tell, silent
 from edge_latup.quantize.segments import BUDGET, for_each_tensor
 
 BINS: Final = 8192
@@ -81,7 +82,7 @@ def histogram_of(arrays: Iterable[NDArray[np.float32]], bound: float) -> Histogr
 
 
 def find_histograms(
-    onnx_path: Path, bounds: Mapping[str, float], inputs: Sequence[NDArray[np.float32]], *, budget: int = BUDGET
+    onnx_path: Path, bounds: Mapping[str, float], inputs: Sequence[NDArray[np.float32]], *, budget: int = BUDGET, tell: Tell = silent
 ) -> dict[str, Histogram]:  # fmt: skip
     """A histogram of each tensor over all inputs, which costs one inference of each.
 
@@ -89,7 +90,7 @@ def find_histograms(
         onnx_path: FP32 ONNX file with one input.
         bounds: largest magnitude of each tensor to look at.
         inputs: float32 (1, C, D, H, W), all of one shape.
-        budget: see `for_each_tensor`.
+        budget, tell: see `for_each_tensor`.
 
     Raises:
         InputError: there are no inputs, or a tensor is not in the graph.
@@ -99,5 +100,5 @@ def find_histograms(
     def see(name: str, values: NDArray[np.float32]) -> None:
         found[name] += histogram_of([values], found[name].bound)
 
-    for_each_tensor(onnx_path, tuple(found), inputs, see, budget=budget)
+    for_each_tensor(onnx_path, tuple(found), inputs, see, budget=budget, tell=tell)
     return found

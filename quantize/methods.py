@@ -14,6 +14,7 @@ from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName
 from edge_latup.quantize import onnxruntime_int8, static_int8, surgery, tensorrt_int8, weights
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import ESTIMATORS, MEAN_MIN_MAX, slug
+from edge_latup.quantize.pace import Tell, silent
 from edge_latup.quantize.prepared import Prepared, prepare
 from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
@@ -196,6 +197,7 @@ def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
     prepared: Prepared | None = None, keep_float: Sequence[str] = (), float_precision: Precision | None = None,
     rewriting: Rewriting | None = None, estimator: str | None = None, operators: str | None = None, overwrite: bool = False,
+    tell: Tell = silent,
 ) -> Artifact:  # fmt: skip
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
@@ -212,6 +214,7 @@ def quantize(
         estimator: how ranges of activations are found, one of `ESTIMATORS`; as `prepared` did, or the first, unless given.
         operators: which operators static int8 for ONNX Runtime quantizes, one of `OPERATORS`; convolutions unless given.
         overwrite: replace what is at `out`.
+        tell: gets a line now and then where inputs are looked at.
 
     Raises:
         InputError: unknown method, wrong runtime, calibration missing or needless, or a module that the graph does not have.
@@ -230,7 +233,13 @@ def quantize(
     with ExitStack() as stack:
         if calibration is not None and prepared is None:
             prepared = stack.enter_context(
-                prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=runtime == "onnxruntime")
+                prepare(
+                    artifact.model_path,
+                    calibration.inputs,
+                    estimator=estimator or MEAN_MIN_MAX,
+                    outputs=runtime == "onnxruntime",
+                    tell=tell,
+                )
             )
         if prepared is not None and estimator is not None:
             prepared = prepared.by(estimator)

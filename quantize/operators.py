@@ -62,7 +62,9 @@ def quantize_fastest_operators(
     measured: dict[str, Comparison] = {}
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as name, ExitStack() as stack:
-        prepared = stack.enter_context(prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=True))
+        prepared = stack.enter_context(
+            prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=True, tell=tell)
+        )
 
         def make(operators: str) -> Artifact:
             folder = Path(name) / operators / out.name

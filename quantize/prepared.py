@@ -17,6 +17,7 @@ from edge_latup.quantize.equalise import equalise, tensors_to_watch
 from edge_latup.quantize.estimators import MEAN_MIN_MAX, THRESHOLDS, estimated
 from edge_latup.quantize.histograms import Histogram, find_histograms
 from edge_latup.quantize.onnx_graph import CONVOLUTIONS, GraphIndex
+from edge_latup.quantize.pace import Tell, paced, silent
 from edge_latup.quantize.ranges import ChannelRanges, Ranges, channel_ranges, widest
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Prepared:
     source: the file it was made of. found: what its channels hold, before they were equalised. held: what they hold in the file.
     inputs: the calibration inputs, float32 (1, C, D, H, W) each. known: ranges of activations that quantizers will be put on, by name.
     estimator: how they were found. equalised_channels: how many channels were given another scale. foreseen: activations of which
-    histograms are made, where an estimator wants them. histograms: those made so far.
+    histograms are made, where an estimator wants them. histograms: those made so far. tell: gets a line now and then.
     """
 
     source: Path
@@ -43,6 +44,7 @@ class Prepared:
     equalised_channels: int
     foreseen: tuple[str, ...]
     histograms: dict[str, Histogram] = field(default_factory=dict)
+    tell: Tell = silent
 
     def ranges_of(self, tensors: Sequence[str], inside: Path | None = None) -> Ranges:
         """Ranges of activations; those that were not foreseen cost another pass over the inputs, or two.
@@ -54,7 +56,7 @@ class Prepared:
         """
         path = inside or self.path
         missing = [name for name in tensors if name not in self.known]
-        found = self._estimated(channel_ranges(path, missing, self.inputs, whole=True), path) if missing else {}
+        found = self._estimated(_ends(path, missing, self.inputs, self.tell, whole=True), path) if missing else {}
         return {name: found[name] if name in found else self.known[name] for name in tensors}
 
     def by(self, estimator: str) -> Prepared:
@@ -80,18 +82,19 @@ class Prepared:
         """Make the histograms that are missing; they are kept for other estimators."""
         missing = {name: ends for name, ends in found.items() if name not in self.histograms}
         bounds = {name: max(abs(low), abs(high)) for name, (low, high) in widest(missing).items()}
-        self.histograms.update(find_histograms(path, bounds, self.inputs) if bounds else {})
+        self.histograms.update(find_histograms(path, bounds, self.inputs, tell=self.tell) if bounds else {})
 
 
 @contextmanager
 def prepare(
     source: Path, inputs: Sequence[Image], *, equalised: bool = True, like: Prepared | None = None, estimator: str = MEAN_MIN_MAX,
-    outputs: bool = False,
+    outputs: bool = False, tell: Tell = silent,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Look at what the calibration inputs do inside an FP32 ONNX file, once for all runtimes.
 
     `like` is what the same inputs did inside a file of which this one is an exact rewrite: tensors that kept their names are not
-    looked at again. `estimator` is one of `ESTIMATORS`. `outputs` are of convolutions: ONNX Runtime's file quantizes them too.
+    looked at again. `estimator` is one of `ESTIMATORS`. `outputs` are of convolutions: ONNX Runtime's file quantizes them too. `tell`
+    gets a line now and then: how far it is, and about how long the rest takes.
 
     Raises:
         InputError: there are no inputs, or a value is NaN or infinite.
@@ -101,7 +104,7 @@ def prepare(
     model = onnx.load(source, load_external_data=False)
     watched = tensors_to_watch(model) if equalised else ()
     foreseen = activations(model.graph) + (_outputs(model.graph) if outputs else ())
-    found = _found(source, list(dict.fromkeys((*foreseen, *watched))), inputs, {} if like is None else like.found)
+    found = _found(source, list(dict.fromkeys((*foreseen, *watched))), inputs, {} if like is None else like.found, tell)
     factors = equalise(model, {name: _peaks(found[name]) for name in watched}) if equalised else {}
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
         path = Path(scratch) / "prepared.onnx"
@@ -110,15 +113,19 @@ def prepare(
         looked = Prepared(
             source=source, found=found, held=held, path=path, inputs=inputs, known=estimated(MEAN_MIN_MAX, held, {}),
             estimator=MEAN_MIN_MAX, equalised_channels=int(sum((values != 1).sum() for values in factors.values())),
-            foreseen=tuple(dict.fromkeys(foreseen)),
+            foreseen=tuple(dict.fromkeys(foreseen)), tell=tell,
         )  # fmt: skip
         yield looked.by(estimator)
 
 
-def _found(source: Path, tensors: Sequence[str], inputs: Sequence[Image], before: ChannelRanges) -> ChannelRanges:
+def _found(source: Path, tensors: Sequence[str], inputs: Sequence[Image], before: ChannelRanges, tell: Tell) -> ChannelRanges:
     missing = [name for name in tensors if name not in before]
-    seen = channel_ranges(source, missing, inputs) if missing else {}
+    seen = _ends(source, missing, inputs, tell) if missing else {}
     return {name: before[name] if name in before else seen[name] for name in tensors}
+
+
+def _ends(path: Path, tensors: Sequence[str], inputs: Sequence[Image], tell: Tell, *, whole: bool = False) -> ChannelRanges:
+    return channel_ranges(path, tensors, paced(inputs, "finding ranges", tell), whole=whole)
 
 
 def activations(graph: onnx.GraphProto) -> tuple[str, ...]:

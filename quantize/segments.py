@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.errors import InputError
+from edge_latup.quantize.pace import Tell, paced, silent
 from edge_latup.quantize.ranges import bounded_session, check_tensors
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def _descendants(graph: onnx.GraphProto, entry: str) -> set[str]:
 
 
 def for_each_tensor(
-    onnx_path: Path, tensors: Sequence[str], inputs: Sequence[NDArray[np.float32]], see: See, *, budget: int = BUDGET
+    onnx_path: Path, tensors: Sequence[str], inputs: Sequence[NDArray[np.float32]], see: See, *, budget: int = BUDGET,
+    tell: Tell = silent,
 ) -> None:  # fmt: skip
     """Show whole activations to `see`, for every input, while few of them exist at once.
 
@@ -118,6 +120,7 @@ def for_each_tensor(
         inputs: float32 (1, C, D, H, W), all of one shape.
         see: is called in the graph's order for one input after the other.
         budget: bytes.
+        tell: gets a line now and then.
 
     Raises:
         InputError: there are no inputs, or a tensor is not in the graph.
@@ -133,7 +136,7 @@ def for_each_tensor(
     wanted = [name for name in dict.fromkeys(tensors) if name != entry]
     segments = plan_segments(model.graph, wanted, _bytes(model.graph, wanted, budget), budget)
     sessions = _sessions(model, segments)
-    for batch in inputs:
+    for batch in paced(inputs, "counting values", tell):
         if entry in tensors:
             see(entry, batch)
         alive: dict[str, Any] = {entry: ort.OrtValue.ortvalue_from_numpy(batch)}

@@ -84,7 +84,8 @@ def quantize(
     elif choice.measured:
         _show(_measured(source, out, choice, options), source, runtime)
     else:
-        _for_one(source, method, out, runtime, options | choice.options() | {"rewriting": rewriting}, fastest=bool(rewrite))
+        options |= choice.options() | {"rewriting": rewriting, "tell": output.note}
+        _for_one(source, method, out, runtime, options, fastest=bool(rewrite))
 
 
 def _summary(method: str, runtime: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_latup.quantize.compare_ranges import EstimatorRow, RangeComparison
 
 AUTO: Final = "auto"
-COLUMNS: Final = ("ranges", "MB", "clipped", "error: median", "worst", "at", "relative L2", "Dice WT", "TC", "ET")
+COLUMNS: Final = ("ranges", "MB", "clipped", "error: median", "worst", "worst tensor", "relative L2", "Dice WT", "TC", "ET")
 COMPARED: Final = "another artifact for each way to find ranges"
 
 Ranges = Annotated[str | None, typer.Option(help="How int8 finds ranges: mean-min-max (unless given), min-max, percentile-99.999 or kl.")]
@@ -87,7 +87,7 @@ def show_comparison(source: Artifact, out: Path, runtime: RuntimeName, options: 
     output.note("errors: mean squared error of 8 bits over the tensor's mean square, computed from histograms of every calibration input")
     where = "reference numerics, not executed in TensorRT" if runtime == "tensorrt" else f"executed in {runtime}"
     output.note(f"relative L2 and Dice: against FP32 on {found.crops} calibration crops, {where}; `edge-latup gate` judges on other cases")
-    output.result(found.model_dump(mode="json"), f"least output error: --ranges {slug(found.chosen)}, {_folder(found, out)}")
+    output.result(found.model_dump(mode="json"), f"least output error on these crops: --ranges {slug(found.chosen)}, {_folder(found, out)}")
 
 
 def _folder(found: RangeComparison, out: Path) -> Path:

@@ -41,7 +41,7 @@ def test_the_ways_are_compared_in_one_table(cli: Command, tiny_fp32: Artifact, c
     for name in ("mean-min-max", "min-max", "percentile-99.999", "kl"):
         assert name in done.out
         assert open_artifact(tmp_path / name).manifest.model_size > 0
-    assert "least output error: --ranges " in done.out
+    assert "least output error on these crops: --ranges " in done.out
     assert "gate" in done.err
 
 

@@ -18,6 +18,8 @@ ROOT=$FOLDER/root
 WHEELS=$FOLDER/wheels
 VENV=/opt/edge-latup  # inside
 QEMU=/usr/bin/qemu-aarch64-static
+# Of the generation of Jetson Orin's Cortex-A78AE: ARMv8.2 with dot products and FP16, without SVE. "max" has all that qemu knows.
+CPU=${QEMU_CPU:-cortex-a76}
 BINFMT=/proc/sys/fs/binfmt_misc
 HANDLER=edge-latup-aarch64
 # An ELF file of 64 bits, little endian, for AArch64 (e_machine 183): an executable or a shared object.
@@ -34,13 +36,13 @@ refuse() {
     exit 3
 }
 
-# Runs "$0 STEP ..." with mounts, processes and, for all but the making of Debian, a network of its own.
+# Becomes "$0 STEP ..." with mounts, processes and, for all but the making of Debian, a network of its own. All of it ends with unshare.
 apart() {
     local network=$1
     shift
     local own=(--mount --propagation private --pid --fork --kill-child)
     [ "$network" = yes ] || own+=(--net)
-    unshare "${own[@]}" "$0" "$@"
+    exec unshare "${own[@]}" "$0" "$@"
 }
 
 check() {
@@ -77,7 +79,7 @@ register() {
 
 enter() {
     chroot "$ROOT" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH="$VENV/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
-        QEMU_CPU="${QEMU_CPU:-max}" "$@"
+        QEMU_CPU="$CPU" "$@"
 }
 
 # A root that is not finished lies under another name, so that what is cut short is made anew; packages are kept.
@@ -88,7 +90,7 @@ step_debian() {
     mkdir -p "$FOLDER/packages"
     {
         debootstrap --foreign --arch=arm64 --variant=minbase --include=python3,python3-venv --cache-dir="$FOLDER/packages" \
-            "$SUITE" "$part" "$1" && QEMU_CPU=max chroot "$part" /debootstrap/debootstrap --second-stage
+            "$SUITE" "$part" "$1" && QEMU_CPU="$CPU" chroot "$part" /debootstrap/debootstrap --second-stage
     } >"$log" 2>&1 || { tail -5 "$log" >&2; refuse "debootstrap failed; all it said is in $log"; }
     rm -rf "$part"/var/cache/apt/archives/*.deb
     mv "$part" "$ROOT"
@@ -114,10 +116,11 @@ step_install() {
     fi
 }
 
-# What the kernel of an ARM board says of its processors, from the features that qemu emulates. qemu 7 shows this machine's own file
+# What the kernel of an ARM board says of its processors, with the features that qemu emulates. qemu 7 shows this machine's own file
 # instead, of an x86 processor, on which ONNX Runtime 1.31 ends with a segmentation fault when it is imported.
 cpuinfo() {
-    local bits features="" index
+    local bits features="" index maker=0x00 part=0x051  # a processor that does not exist
+    [ "$CPU" != cortex-a76 ] || maker=0x41 part=0xd0b
     bits=$(enter LD_SHOW_AUXV=1 true | awk '$1 == "AT_HWCAP:" { print $2 }')
     [[ $bits == 0x* ]] || bits=0x$bits
     for index in "${!HWCAP[@]}"; do
@@ -125,7 +128,7 @@ cpuinfo() {
     done
     for ((index = 0; index < $(nproc); index++)); do
         printf 'processor\t: %d\nBogoMIPS\t: 50.00\nFeatures\t:%s\n' "$index" "$features"
-        printf 'CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x051\nCPU revision\t: 0\n\n'
+        printf 'CPU implementer\t: %s\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: %s\nCPU revision\t: 0\n\n' "$maker" "$part"
     done
 }
 
@@ -152,10 +155,10 @@ make_root() {
         local from
         from=$(mirror)
         say "making a Debian $SUITE for arm64 in $ROOT (minutes)"
-        apart yes step_debian "$from"
+        (apart yes step_debian "$from")
     fi
     say "installing the wheels in it"
-    apart no step_install "$(realpath "$1")"
+    (apart no step_install "$(realpath "$1")")
     say "$ROOT is ready"
 }
 

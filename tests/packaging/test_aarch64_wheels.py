@@ -43,7 +43,7 @@ def constraints(folder: Path, *lines: str) -> Path:
 
 
 def test_markers_are_those_of_the_other_machine(index: Path, tmp_path: Path) -> None:
-    """pip by itself, on this Python, would leave `old` out, and ask for `here`."""
+    """By itself pip, on this Python, would leave `old` out, and ask for `here`."""
     own = make_wheel(tmp_path, "own", "1", needs=(
         'old>=1; python_version < "3.11"', 'here; platform_machine == "x86_64"', 'there; platform_machine == "aarch64" and extra == "core"',
         'unasked; extra == "more"',
@@ -53,7 +53,9 @@ def test_markers_are_those_of_the_other_machine(index: Path, tmp_path: Path) -> 
     make_wheel(index, "there", "2", "cp310-cp310-manylinux_2_28_x86_64")
     make_wheel(index, "deep", "1")
     make_wheel(index, "deep", "3")
-    pins = constraints(tmp_path, 'old==1.5; python_version < "3.11"', "there==2", 'deep==1; python_version < "3.11"', "deep==3; python_version >= '3.11'")
+    pins = constraints(
+        tmp_path, 'old==1.5; python_version < "3.11"', "there==2", 'deep==1; python_version < "3.11"', "deep==3; python_version >= '3.11'"
+    )
     wheels = fill_from([f"{own}[core]"], tmp_path / "out", JETPACK_6, pins)
     assert [path.name for path in wheels] == [
         "deep-1-py3-none-any.whl", "old-1.5-py3-none-any.whl", own.name, "there-2-cp310-cp310-manylinux_2_28_aarch64.whl",

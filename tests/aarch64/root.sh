@@ -82,15 +82,16 @@ enter() {
         QEMU_CPU="$CPU" "$@"
 }
 
-# A root that is not finished lies under another name, so that what is cut short is made anew; packages are kept.
+# A root that is not finished lies under another name, so that what is cut short is made anew; packages are kept. A mirror or an emulated
+# program that hangs is given a quarter of an hour.
 step_debian() {
     register
     local part=$FOLDER/root.part log=$FOLDER/debootstrap.log
     rm -rf --one-file-system "$part"
     mkdir -p "$FOLDER/packages"
     {
-        debootstrap --foreign --arch=arm64 --variant=minbase --include=python3,python3-venv --cache-dir="$FOLDER/packages" \
-            "$SUITE" "$part" "$1" && QEMU_CPU="$CPU" chroot "$part" /debootstrap/debootstrap --second-stage
+        timeout 900 debootstrap --foreign --arch=arm64 --variant=minbase --include=python3,python3-venv --cache-dir="$FOLDER/packages" \
+            "$SUITE" "$part" "$1" && QEMU_CPU="$CPU" timeout 900 chroot "$part" /debootstrap/debootstrap --second-stage
     } >"$log" 2>&1 || { tail -5 "$log" >&2; refuse "debootstrap failed; all it said is in $log"; }
     rm -rf "$part"/var/cache/apt/archives/*.deb
     mv "$part" "$ROOT"

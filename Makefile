@@ -18,10 +18,10 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean fuzz-bundle predict-check
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean fuzz-bundle predict-check aarch64-root aarch64-wheels aarch64-clean test-aarch64
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer)  VENV=$(VENV)  CASES=folder of labelled cases, for demo"
 	@echo "           CASE=one case's folder, for bench-case"
 
@@ -86,6 +86,25 @@ browser:  ## Install Chromium, with which the tests look at the report (Debian a
 	else \
 		echo "no chromium on PATH, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install chromium" >&2; exit 1; \
 	fi
+
+# The arm64 Debian: not below build/, which every new wheel empties. MIRROR=http://... where apt's own is not to be used.
+AARCH64      ?= $(VENV)/aarch64
+AARCH64_ROOT := AARCH64="$(AARCH64)" tests/aarch64/root.sh
+WHEELHOUSE   := $(BIN)/python tests/aarch64/wheelhouse.py
+
+aarch64-root: $(VENV)/.dev $(VENV)/.installed  ## Make an arm64 Debian with the clinic's wheels, run by qemu (Debian and Ubuntu, as root)
+	$(AARCH64_ROOT) tools
+	$(WHEELHOUSE) --out "$(AARCH64)/wheels" --python 3.11 --glibc 36 "$$(echo $(WHEEL))[core,onnxruntime]" onnx
+	$(AARCH64_ROOT) make $(WHEEL)
+
+aarch64-wheels: $(VENV)/.dev $(VENV)/.installed  ## Fetch the clinic's wheels for JetPack 6 (aarch64, Python 3.10)
+	$(WHEELHOUSE) --out "$(AARCH64)/wheels-3.10" --python 3.10 --glibc 35 "$$(echo $(WHEEL))[core,onnxruntime]"
+
+test-aarch64: aarch64-root  ## Run the network on emulated aarch64 and compare with this machine
+	EDGE_LATUP_AARCH64="$(AARCH64)" $(BIN)/pytest -m slow tests/integration/test_aarch64.py tests/packaging/test_aarch64_wheels.py
+
+aarch64-clean:  ## Remove the arm64 Debian and what was fetched for it
+	$(AARCH64_ROOT) remove
 
 clean:  ## Remove the virtual environment and all that the tools made
 	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); fi

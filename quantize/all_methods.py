@@ -78,7 +78,7 @@ def quantize_all(
             if prepared is not None:
                 return prepared
             progress("looking at the calibration inputs")
-            return stack.enter_context(prepare(source.model_path, given.inputs))
+            return stack.enter_context(prepare(source.model_path, given.inputs, outputs=True, tell=progress))
 
         for task in (task for task in known if not only or task.name in only):
             progress(f"{task.name}: {METHODS[task.method].summary}")

@@ -11,7 +11,8 @@ from edge_latup.artifact import MANIFEST_NAME, Artifact, refuse_existing
 from edge_latup.errors import ArtifactError, EdgeLatupError, InputError
 from edge_latup.manifest import Precision, RuntimeName
 from edge_latup.quantize.calibration import Calibration
-from edge_latup.quantize.methods import METHODS, quantize
+from edge_latup.quantize.estimators import MEAN_MIN_MAX
+from edge_latup.quantize.methods import METHODS, check_estimator, quantize
 from edge_latup.quantize.prepared import prepare
 from edge_latup.quantize.tensorrt_rules import Finding, check_file
 
@@ -45,7 +46,8 @@ def folders_of(method: str, out: Path, *, overwrite: bool) -> dict[RuntimeName, 
 
 def quantize_for_all(
     artifact: Artifact, method: str, out: Path, *, calibration: Calibration | None = None, keep_float: Sequence[str] = (),
-    float_precision: Precision | None = None, overwrite: bool = False, progress: Callable[[str], None] = lambda text: None,
+    float_precision: Precision | None = None, estimator: str | None = None, overwrite: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[Outcome]:  # fmt: skip
     """Make the artifact of every runtime from the same calibration inputs; one that fails leaves the others.
 
@@ -54,18 +56,21 @@ def quantize_for_all(
         ArtifactError: something is in the way. Nothing was made.
     """
     folders = folders_of(method, out, overwrite=overwrite)
+    check_estimator(method, estimator)
     outcomes: list[Outcome] = []
     with ExitStack() as stack:
         prepared = None
         if calibration is not None:
             progress("looking at the calibration inputs")
-            prepared = stack.enter_context(prepare(artifact.model_path, calibration.inputs))
+            prepared = stack.enter_context(
+                prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=True, tell=progress)
+            )
         for runtime, folder in folders.items():
             progress(f"{method} for {runtime}")
             try:
                 made = quantize(
                     artifact, method, folder, runtime=runtime, calibration=calibration, prepared=prepared, keep_float=keep_float,
-                    float_precision=float_precision, overwrite=overwrite,
+                    float_precision=float_precision, estimator=estimator, overwrite=overwrite,
                 )  # fmt: skip
                 findings = tuple(check_file(made.model_path)) if runtime == "tensorrt" else ()
                 outcomes.append(Outcome(runtime=runtime, made=made, findings=findings))

@@ -47,21 +47,25 @@ def quantize_fastest(
             unmeasured = replace(rewriting, effort=None)
             rewritten = quantize(artifact, "rewrite", folder / "rewritten", runtime=runtime, rewriting=unmeasured)
         except ArtifactError as error:
-            return _put(plain, RewriteChoice(kept=False, why=error.message), out, overwrite)
+            return put(plain, _told(RewriteChoice(kept=False, why=error.message)), out, overwrite)
         other = quantize(rewritten, method, folder / "other" / out.name, runtime=runtime, **options)
         measured = compare_models(plain, other, runtime, rewriting.effort or Effort(), rewriting.tell)
         choice = RewriteChoice(kept=not measured.slower, why=measured.in_words(), measured=measured)
         rewriting.tell(f"rewritten graph {'kept' if choice.kept else 'not kept'}: {choice.why}")
-        return _put(other if choice.kept else plain, choice, out, overwrite)
+        return put(other if choice.kept else plain, _told(choice), out, overwrite)
 
 
-def _put(made: Artifact, choice: RewriteChoice, out: Path, overwrite: bool) -> Artifact:
-    """Copy an artifact to its place, with the choice in its last step."""
+def _told(choice: RewriteChoice) -> dict[str, Any]:
+    return {"rewrite": choice.model_dump(mode="json")}
+
+
+def put(made: Artifact, told: dict[str, Any], out: Path, overwrite: bool) -> Artifact:
+    """Copy an artifact to its place, with more parameters in its last step."""
 
     def copy(folder: Path) -> None:
         for name in MODEL_FILES[made.manifest.format]:
             shutil.copyfile(made.folder / name, folder / name)
 
     *before, last = made.manifest.recipe
-    step = last.model_copy(update={"parameters": last.parameters | {"rewrite": choice.model_dump(mode="json")}})
+    step = last.model_copy(update={"parameters": last.parameters | told})
     return write_artifact(out, made.manifest.model_copy(update={"recipe": (*before, step)}), copy, overwrite=overwrite)

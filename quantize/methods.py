@@ -11,8 +11,10 @@ from typing import Any, Final
 from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
-from edge_latup.quantize import static_int8, surgery, tensorrt_int8, weights
+from edge_latup.quantize import onnxruntime_int8, static_int8, surgery, tensorrt_int8, weights
 from edge_latup.quantize.calibration import Calibration
+from edge_latup.quantize.estimators import ESTIMATORS, MEAN_MIN_MAX, slug
+from edge_latup.quantize.pace import Tell, silent
 from edge_latup.quantize.prepared import Prepared, prepare
 from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
@@ -77,7 +79,7 @@ def _openvino_int8(source: Path, folder: Path, prepared: Prepared | None, option
 
 
 def _onnxruntime_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    static_int8.onnxruntime_int8(folder, _given(prepared))
+    onnxruntime_int8.onnxruntime_int8(folder, _given(prepared), **options)
 
 
 def _tensorrt_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
@@ -131,7 +133,8 @@ METHODS: Final[dict[str, Method]] = {
         recipes={
             "openvino": Recipe(write=_openvino_int8, format="openvino-ir", runtimes=("openvino",), packages=("openvino", "nncf"),
                                options={"preset": "mixed"}, floats=("fp32", "bf16", "fp16")),
-            "onnxruntime": Recipe(write=_onnxruntime_int8, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime")),
+            "onnxruntime": Recipe(write=_onnxruntime_int8, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime"),
+                                  options={"operators": onnxruntime_int8.CONVOLUTIONS_ONLY}),
             "tensorrt": Recipe(write=_tensorrt_int8, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
                                options=tensorrt_int8.OPTIONS, floats=("fp32", "fp16")),
         },
@@ -169,6 +172,18 @@ def check_calibration(method: str, *, given: bool) -> None:
         raise InputError(f"{method} looks at no cases", "leave out --calibration")
 
 
+def check_estimator(method: str, estimator: str | None) -> None:
+    """Refuse an estimator that is not known, or that a method of `METHODS` has no use for.
+
+    Raises:
+        InputError: it is so.
+    """
+    if estimator is not None and estimator not in ESTIMATORS:
+        raise InputError(f"ranges {estimator!r} are not known", f"choose one of: {', '.join(map(slug, ESTIMATORS))}")
+    if estimator is not None and not METHODS[method].needs_calibration:
+        raise InputError(f"{method} has no ranges of activations to find", "leave out --ranges, or add --method int8")
+
+
 def _check_source(artifact: Artifact) -> None:
     manifest = artifact.manifest
     if manifest.format != "onnx" or manifest.storage != "float32":
@@ -181,7 +196,8 @@ def _check_source(artifact: Artifact) -> None:
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
     prepared: Prepared | None = None, keep_float: Sequence[str] = (), float_precision: Precision | None = None,
-    rewriting: Rewriting | None = None, overwrite: bool = False,
+    rewriting: Rewriting | None = None, estimator: str | None = None, operators: str | None = None, overwrite: bool = False,
+    tell: Tell = silent,
 ) -> Artifact:  # fmt: skip
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
@@ -195,7 +211,10 @@ def quantize(
         keep_float: modules that static int8 leaves in float.
         float_precision: what the float part of static int8 is computed in.
         rewriting: which passes the rewrite tries; those that never add work, unmeasured, unless given.
+        estimator: how ranges of activations are found, one of `ESTIMATORS`; as `prepared` did, or the first, unless given.
+        operators: which operators static int8 for ONNX Runtime quantizes, one of `OPERATORS`; convolutions unless given.
         overwrite: replace what is at `out`.
+        tell: gets a line now and then where inputs are looked at.
 
     Raises:
         InputError: unknown method, wrong runtime, calibration missing or needless, or a module that the graph does not have.
@@ -205,14 +224,25 @@ def quantize(
     chosen, recipe = choose(method, runtime)
     _check_source(artifact)
     check_calibration(method, given=calibration is not None)
-    options = recipe.options | _mixed(recipe, keep_float, float_precision)
+    check_estimator(method, estimator)
+    options = recipe.options | _mixed(recipe, keep_float, float_precision) | _operators(recipe, operators)
     if recipe.write is _rewrite:
         options |= plan_rewrite(artifact, runtime, rewriting or Rewriting())
     elif rewriting is not None:
         raise InputError(f"{method} rewrites no graph", "leave out --passes, or give --method rewrite")
     with ExitStack() as stack:
         if calibration is not None and prepared is None:
-            prepared = stack.enter_context(prepare(artifact.model_path, calibration.inputs))
+            prepared = stack.enter_context(
+                prepare(
+                    artifact.model_path,
+                    calibration.inputs,
+                    estimator=estimator or MEAN_MIN_MAX,
+                    outputs=runtime == "onnxruntime",
+                    tell=tell,
+                )
+            )
+        if prepared is not None and estimator is not None:
+            prepared = prepared.by(estimator)
         parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **options, **_looked_at(artifact, prepared)}
         step = Step(operation="quantize", parameters=parameters, versions=versions_of("edge-latup", *recipe.packages))
         manifest = artifact.manifest.model_copy(
@@ -263,6 +293,20 @@ def _mixed(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision
     # OpenVINO computes the float part in what it is told when it opens the file; TensorRT in what the graph's types say.
     typed = {"float_precision": float_precision} if float_precision and recipe.write is _tensorrt_int8 else {}
     return typed | ({"keep_float": tuple(keep_float)} if keep_float else {})
+
+
+def _operators(recipe: Recipe, operators: str | None) -> Options:
+    """The set of operators to quantize, where it was named.
+
+    Raises:
+        InputError: it is unknown, or the recipe has no choice.
+    """
+    if operators is None:
+        return {}
+    if "operators" not in recipe.options:
+        raise InputError("only int8 for ONNX Runtime chooses operators", "leave out --operators, or add --runtime onnxruntime")
+    onnxruntime_int8.check_operators(operators)
+    return {"operators": operators}
 
 
 def _asked_first(runtimes: tuple[RuntimeName, ...], asked: RuntimeName) -> tuple[RuntimeName, ...]:

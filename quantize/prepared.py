@@ -5,61 +5,96 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.quantize.calibration import Image
 from edge_latup.quantize.equalise import equalise, tensors_to_watch
+from edge_latup.quantize.estimators import MEAN_MIN_MAX, THRESHOLDS, estimated
+from edge_latup.quantize.histograms import Histogram, find_histograms
 from edge_latup.quantize.onnx_graph import CONVOLUTIONS, GraphIndex
-from edge_latup.quantize.ranges import ChannelRanges, Ranges, channel_ranges, usual
+from edge_latup.quantize.pace import Tell, paced, silent
+from edge_latup.quantize.ranges import ChannelRanges, Ranges, channel_ranges, widest
 
 if TYPE_CHECKING:
     import onnx
-
-ESTIMATOR: Final = "mean min-max"
-"""How ranges are found: each input's smallest and largest value, averaged over the inputs, as NNCF does by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """The file to quantize, which exists while `prepare` is open, and what calibration found in it.
 
-    source: the file it was made of. found: what its channels hold, before they were equalised. inputs: the calibration inputs,
-    float32 (1, C, D, H, W) each. known: ranges of the activations that convolutions read, by name. estimator: how they were found.
-    equalised_channels: how many channels were given another scale.
+    source: the file it was made of. found: what its channels hold, before they were equalised. held: what they hold in the file.
+    inputs: the calibration inputs, float32 (1, C, D, H, W) each. known: ranges of activations that quantizers will be put on, by name.
+    estimator: how they were found. equalised_channels: how many channels were given another scale. foreseen: activations of which
+    histograms are made, where an estimator wants them. histograms: those made so far. tell: gets a line now and then.
     """
 
     source: Path
     found: ChannelRanges
+    held: ChannelRanges
     path: Path
     inputs: Sequence[Image]
     known: Ranges
     estimator: str
     equalised_channels: int
+    foreseen: tuple[str, ...]
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    tell: Tell = silent
 
-    def ranges_of(self, tensors: Sequence[str]) -> Ranges:
-        """Ranges of activations; those that were not foreseen cost another pass over the inputs.
+    def ranges_of(self, tensors: Sequence[str], inside: Path | None = None) -> Ranges:
+        """Ranges of activations; those that were not foreseen cost another pass over the inputs, or two.
+
+        `inside` is a file in which to look for them, where it is not the prepared one but computes the same.
 
         Raises:
             InputError: there is no such tensor, or calibration met NaN.
         """
+        path = inside or self.path
         missing = [name for name in tensors if name not in self.known]
-        found = usual(channel_ranges(self.path, missing, self.inputs)) if missing else {}
+        found = self._estimated(_ends(path, missing, self.inputs, self.tell, whole=True), path) if missing else {}
         return {name: found[name] if name in found else self.known[name] for name in tensors}
+
+    def by(self, estimator: str) -> Prepared:
+        """The same with ranges found in another way; the inputs are looked at again where that wants histograms and there are none."""
+        if estimator == self.estimator:
+            return self
+        other = replace(self, estimator=estimator)
+        # Beside what was foreseen there are tensors that only equalising asked for: not worth a histogram.
+        names = self.foreseen if estimator in THRESHOLDS else self.held
+        return replace(other, known=other._estimated({name: self.held[name] for name in names}, self.path))
+
+    def with_histograms(self) -> Prepared:
+        """The same, with the histograms of all activations that were foreseen."""
+        self._look({name: self.held[name] for name in self.foreseen}, self.path)
+        return self
+
+    def _estimated(self, found: ChannelRanges, path: Path) -> Ranges:
+        if self.estimator in THRESHOLDS:
+            self._look(found, path)
+        return estimated(self.estimator, found, self.histograms)
+
+    def _look(self, found: ChannelRanges, path: Path) -> None:
+        """Make the histograms that are missing; they are kept for other estimators."""
+        missing = {name: ends for name, ends in found.items() if name not in self.histograms}
+        bounds = {name: max(abs(low), abs(high)) for name, (low, high) in widest(missing).items()}
+        self.histograms.update(find_histograms(path, bounds, self.inputs, tell=self.tell) if bounds else {})
 
 
 @contextmanager
 def prepare(
-    source: Path, inputs: Sequence[Image], *, equalised: bool = True, like: Prepared | None = None
+    source: Path, inputs: Sequence[Image], *, equalised: bool = True, like: Prepared | None = None, estimator: str = MEAN_MIN_MAX,
+    outputs: bool = False, tell: Tell = silent,
 ) -> Iterator[Prepared]:  # fmt: skip
     """Look at what the calibration inputs do inside an FP32 ONNX file, once for all runtimes.
 
     `like` is what the same inputs did inside a file of which this one is an exact rewrite: tensors that kept their names are not
-    looked at again.
+    looked at again. `estimator` is one of `ESTIMATORS`. `outputs` are of convolutions: ONNX Runtime's file quantizes them too. `tell`
+    gets a line now and then: how far it is, and about how long the rest takes.
 
     Raises:
         InputError: there are no inputs, or a value is NaN or infinite.
@@ -68,21 +103,29 @@ def prepare(
 
     model = onnx.load(source, load_external_data=False)
     watched = tensors_to_watch(model) if equalised else ()
-    found = _found(source, [*activations(model.graph), *watched], inputs, {} if like is None else like.found)
+    foreseen = activations(model.graph) + (_outputs(model.graph) if outputs else ())
+    found = _found(source, list(dict.fromkeys((*foreseen, *watched))), inputs, {} if like is None else like.found, tell)
     factors = equalise(model, {name: _peaks(found[name]) for name in watched}) if equalised else {}
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
         path = Path(scratch) / "prepared.onnx"
         onnx.save(model, path)
-        yield Prepared(
-            source=source, found=found, path=path, inputs=inputs, known=usual(_divided(found, factors)), estimator=ESTIMATOR,
-            equalised_channels=int(sum((values != 1).sum() for values in factors.values())),
+        held = _divided(found, factors)
+        looked = Prepared(
+            source=source, found=found, held=held, path=path, inputs=inputs, known=estimated(MEAN_MIN_MAX, held, {}),
+            estimator=MEAN_MIN_MAX, equalised_channels=int(sum((values != 1).sum() for values in factors.values())),
+            foreseen=tuple(dict.fromkeys(foreseen)), tell=tell,
         )  # fmt: skip
+        yield looked.by(estimator)
 
 
-def _found(source: Path, tensors: Sequence[str], inputs: Sequence[Image], before: ChannelRanges) -> ChannelRanges:
+def _found(source: Path, tensors: Sequence[str], inputs: Sequence[Image], before: ChannelRanges, tell: Tell) -> ChannelRanges:
     missing = [name for name in tensors if name not in before]
-    seen = channel_ranges(source, missing, inputs) if missing else {}
+    seen = _ends(source, missing, inputs, tell) if missing else {}
     return {name: before[name] if name in before else seen[name] for name in tensors}
+
+
+def _ends(path: Path, tensors: Sequence[str], inputs: Sequence[Image], tell: Tell, *, whole: bool = False) -> ChannelRanges:
+    return channel_ranges(path, tensors, paced(inputs, "finding ranges", tell), whole=whole)
 
 
 def activations(graph: onnx.GraphProto) -> tuple[str, ...]:
@@ -93,6 +136,10 @@ def activations(graph: onnx.GraphProto) -> tuple[str, ...]:
         if node.op_type in ("Concat", "Resize") and node.output[0] in wanted:
             wanted |= dict.fromkeys(node.input[:1] if node.op_type == "Resize" else node.input)
     return tuple(name for name in wanted if not index.is_constant(name))
+
+
+def _outputs(graph: onnx.GraphProto) -> tuple[str, ...]:
+    return tuple(node.output[0] for node in graph.node if node.op_type == "Conv")
 
 
 def _peaks(ranges: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -30,7 +30,9 @@ ChannelRanges = dict[str, NDArray[np.float64]]
 """Tensor name to float64 (inputs, 2, C): smallest and largest value of each channel for each calibration input."""
 
 
-def channel_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]]) -> ChannelRanges:
+def channel_ranges(
+    onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]], *, whole: bool = False
+) -> ChannelRanges:  # fmt: skip
     """Smallest and largest value of each channel of each tensor, for every input; inputs are read one at a time.
 
     Reductions behind each tensor replace the graph's outputs, and ONNX Runtime frees a tensor after its last
@@ -40,6 +42,7 @@ def channel_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDA
         onnx_path: FP32 ONNX file with one input.
         tensors: names of activations (N, C, ...) with as many axes as the input, the input among them.
         inputs: float32 (1, C, D, H, W) each.
+        whole: take each tensor as one channel; then it may have any number of axes.
 
     Raises:
         InputError: there are no inputs, a tensor is not in the graph, or a value is NaN or infinite.
@@ -48,8 +51,8 @@ def channel_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDA
 
     model = onnx.load(onnx_path, load_external_data=False)
     asked = tuple(dict.fromkeys(tensors))
-    _check_tensors(model.graph, asked, onnx_path)
-    session = _session(_with_reductions(model, asked))
+    check_tensors(model.graph, asked, onnx_path)
+    session = bounded_session(_with_reductions(model, asked, whole))
     name, found = session.get_inputs()[0].name, []
     for batch in inputs:
         found.append([np.asarray(value, np.float64).reshape(-1) for value in session.run(None, {name: batch})])
@@ -74,26 +77,34 @@ def widest(ranges: Mapping[str, NDArray[np.float64]]) -> Ranges:
     return {name: (float(found[:, 0].min()), float(found[:, 1].max())) for name, found in ranges.items()}
 
 
-def _check_tensors(graph: onnx.GraphProto, asked: Sequence[str], path: Path) -> None:
+def check_tensors(graph: onnx.GraphProto, asked: Sequence[str], path: Path) -> None:
+    """Refuse names that are no tensors of a graph.
+
+    Raises:
+        InputError: there is one.
+    """
     index = GraphIndex(graph)
     known = index.maker.keys() | {value.name for value in graph.input}
     if missing := [name for name in asked if name not in known]:
         raise InputError(f"{path} has no tensor {missing[0]!r}", "plan the quantization on the same file that is calibrated")
 
 
-def _with_reductions(model: onnx.ModelProto, asked: Sequence[str]) -> onnx.ModelProto:
+def _with_reductions(model: onnx.ModelProto, asked: Sequence[str], whole: bool) -> onnx.ModelProto:
     """The model with each asked tensor reduced right where it is made, and nothing else as output."""
     from onnx import TensorProto, helper, numpy_helper
 
     graph, nodes = model.graph, list(model.graph.node)
-    graph.initializer.append(numpy_helper.from_array(np.array(_axes_but_channels(graph), np.int64), AXES))
-    reductions = {name: [_reduction(operation, name, graph, opset_of(model)) for operation in REDUCTIONS] for name in asked}
+    axes = None if whole else _axes_but_channels(graph)
+    graph.initializer.append(numpy_helper.from_array(np.array(axes or [], np.int64), AXES))
+    reductions = {name: [_reduction(operation, name, axes, opset_of(model)) for operation in REDUCTIONS] for name in asked}
     del graph.output[:], graph.node[:]
     graph.node.extend(added for value in graph.input for added in reductions.get(value.name, []))
     for node in nodes:
         graph.node.extend([node, *(added for name in node.output for added in reductions.get(name, []))])
     graph.output.extend(
-        helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [None]) for added in reductions.values() for node in added
+        helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [] if whole else [None])
+        for added in reductions.values()
+        for node in added
     )
     return model
 
@@ -102,17 +113,20 @@ def _axes_but_channels(graph: onnx.GraphProto) -> list[int]:
     return [axis for axis in range(len(graph.input[0].type.tensor_type.shape.dim)) if axis != 1]
 
 
-def _reduction(operation: str, name: str, graph: onnx.GraphProto, opset: int) -> onnx.NodeProto:
-    """Over all axes but the channels'; where the operation takes its axes from depends on the opset."""
+def _reduction(operation: str, name: str, axes: Sequence[int] | None, opset: int) -> onnx.NodeProto:
+    """Over some axes, or over all; where the operation takes its axes from depends on the opset."""
     from onnx import helper
 
     made = f"{name}.{operation}"
+    if axes is None:
+        return helper.make_node(operation, [name], [made], keepdims=0)
     if opset >= AXES_AS_INPUT[operation]:
         return helper.make_node(operation, [name, AXES], [made], keepdims=0)
-    return helper.make_node(operation, [name], [made], keepdims=0, axes=_axes_but_channels(graph))
+    return helper.make_node(operation, [name], [made], keepdims=0, axes=axes)
 
 
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+def bounded_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A session that lets each tensor go after its last reader, and keeps nothing for the next run."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()

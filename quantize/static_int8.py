@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.quantize.calibration import Image
+from edge_latup.quantize.estimators import THRESHOLDS, estimated
+from edge_latup.quantize.histograms import histogram_of
 from edge_latup.quantize.prepared import Prepared
+from edge_latup.quantize.ranges import ChannelRanges
 from edge_latup.quantize.weights import round_keeping_sums
 from edge_latup.records import write_text
 from edge_latup.runtimes.openvino import import_openvino, without_telemetry
@@ -32,12 +36,10 @@ OUTPUT_AXES: Final = {"Convolution": 0, "ConvolutionBackpropData": 1}
 PLACING_SIZE: Final = 64
 SMALLEST_STEP: Final = 1e-6
 """For a tensor that is zero everywhere."""
-ORT_OPERATIONS: Final = ("Conv",)
-"""ONNX Runtime has no INT8 ConvTranspose, and Q/DQ around anything else here only costs time."""
 
 
 @contextmanager
-def _quiet(name: str | None) -> Iterator[None]:
+def quiet(name: str | None) -> Iterator[None]:
     """Silence a quantizer that logs advice for its own authors and draws progress bars on stdout; None is the root logger."""
     logger = logging.getLogger(name)
     level = logger.level
@@ -102,7 +104,7 @@ def _placed(model: ov.Model, image: Image, preset: str, ignored: Sequence[str]) 
     crop = image[(slice(None), slice(None), *(slice(length) for length in size))]
     if not _reshaped(model, list(crop.shape)):
         crop = image
-    with _quiet("nncf"), without_telemetry():
+    with quiet("nncf"), without_telemetry():
         import nncf
 
         quantized: ov.Model = nncf.quantize(
@@ -181,24 +183,27 @@ def _range_of(quantizers: Sequence[Any], plain: ov.Model, prepared: Prepared) ->
     if names:
         found = list(prepared.ranges_of(known or names[:1]).values())
     else:
-        found = [_range_inside(plain, source.get_node().get_friendly_name(), prepared.inputs) for source in sources]
+        found = [_range_inside(plain, source.get_node().get_friendly_name(), prepared) for source in sources]
     return min(low for low, _ in found), max(high for _, high in found)
 
 
-def _range_inside(plain: ov.Model, name: str, inputs: Sequence[Image]) -> tuple[float, float]:
-    """The usual range of an operation's output that has no name in ONNX: a norm without its scale, which went into the next weights."""
-    from openvino import opset13 as ops
+def _range_inside(plain: ov.Model, name: str, prepared: Prepared) -> tuple[float, float]:
+    """The range of an operation's output that has no name in ONNX: a norm without its scale, which went into the next weights."""
+    found: ChannelRanges = {name: np.array([[[values.min()], [values.max()]] for values in _seen(plain, name, prepared)], np.float64)}
+    histograms = {}
+    if prepared.estimator in THRESHOLDS:
+        histograms[name] = histogram_of(_seen(plain, name, prepared), float(np.abs(found[name]).max()))
+    return estimated(prepared.estimator, found, histograms)[name]
 
+
+def _seen(plain: ov.Model, name: str, prepared: Prepared) -> Iterator[NDArray[np.float32]]:
+    """The values of an operation's output for each calibration input."""
     ov, model = import_openvino(), plain.clone()
     port = next(node.output(0) for node in model.get_ordered_ops() if node.get_friendly_name() == name)
-    every = ops.constant(list(range(len(port.get_partial_shape()))), np.int64)
-    ends = [reduce(port, every, keep_dims=False).output(0) for reduce in (ops.reduce_min, ops.reduce_max)]
-    model.add_outputs(ends)
+    model.add_outputs([port])
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
-    last = len(compiled.outputs)
-    found = [[float(compiled([image])[last - 2 + end]) for end in (0, 1)] for image in inputs]
-    low, high = np.mean(found, axis=0)
-    return float(low), float(high)
+    for image in prepared.inputs:
+        yield compiled([image])[len(compiled.outputs) - 1]
 
 
 def zero_aligned(low: float, high: float, levels: int = 256) -> tuple[float, float]:
@@ -227,41 +232,6 @@ def _operations_of(model: ov.Model, module: str) -> list[str]:
     return found
 
 
-class _Reader:
-    """Feeds calibration inputs to ONNX Runtime's quantizer."""
-
-    def __init__(self, name: str, inputs: Sequence[Image]) -> None:
-        self._feeds = iter([{name: batch} for batch in inputs])
-
-    def get_next(self) -> dict[str, Any] | None:
-        """The next input, None after the last."""
-        return next(self._feeds, None)
-
-
-def onnxruntime_int8(folder: Path, prepared: Prepared) -> None:
-    """ONNX Runtime's own static quantization: QDQ, uint8 activations, int8 weights per channel, convolutions only."""
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    shaped = folder / "shaped.onnx"
-    with _quiet(None):
-        quant_pre_process(str(prepared.path), str(shaped), skip_symbolic_shape=True)
-        name = onnx.load(shaped, load_external_data=False).graph.input[0].name
-        quantize_static(
-            str(shaped),
-            str(folder / "model.onnx"),
-            _Reader(name, prepared.inputs),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(ORT_OPERATIONS),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-    shaped.unlink()
-
-
 def onnxruntime_dynamic(source: Path, folder: Path) -> None:
     """ONNX Runtime's dynamic quantization (ConvInteger, MatMulInteger): small, and slower than FP32 for 3-D convolutions."""
     import onnx
@@ -270,5 +240,5 @@ def onnxruntime_dynamic(source: Path, folder: Path) -> None:
     model = onnx.load(source, load_external_data=False)
     # The quantizer transposes the weights of Gemm and then trips over the shapes that the exporter noted for them.
     del model.graph.value_info[:]
-    with _quiet(None):
+    with quiet(None):
         quantize_dynamic(model, str(folder / "model.onnx"), weight_type=QuantType.QUInt8)

@@ -203,6 +203,12 @@ class Deeds:
 _watched: list[tuple[Deeds, Path]] = []
 
 
+def _theirs(names: Iterable[str | bytes | Path], bundle: Path) -> list[Path]:
+    """Without the byte code that Python keeps of our own modules, when one is imported for the first time."""
+    paths = [Path(os.fsdecode(name)) for name in names]
+    return [path for path in paths if bundle in path.parents or "__pycache__" not in path.parts]
+
+
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if not _watched:
         return
@@ -213,10 +219,10 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         if ours:
             deeds.ran.append(f"{event} {where}")
     elif event == "open" and isinstance(arguments[0], (str, bytes)) and (arguments[2] or 0) & _WRITING:
-        deeds.wrote.append(Path(os.fsdecode(arguments[0])))
+        deeds.wrote += _theirs([arguments[0]], bundle)
     elif event in MAKES:
         names = arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]
-        deeds.wrote += [Path(os.fsdecode(name)) for name in names if isinstance(name, (str, bytes, Path))]
+        deeds.wrote += _theirs([name for name in names if isinstance(name, (str, bytes, Path))], bundle)
 
 
 @contextmanager

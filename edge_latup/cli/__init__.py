@@ -49,6 +49,10 @@ app.command()(verify)
 app.add_typer(package, name="package")
 app.add_typer(targets, name="targets")
 app.command()(predict)
+app.add_typer(targets, name="targets")
+app.command()(predict)
+app.command()(verify)
+app.add_typer(package, name="package")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from edge_latup.artifact import Artifact, open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
 from edge_latup.cli.quantize_all import quantize_every
+from edge_latup.cli.ranges import Choice, CompareRanges, Operators, Ranges, parse_choice, show_comparison
 from edge_latup.cli.rewriting import Measure, Passes, Rewrite, TrustBatchNorm, rewriting_of
 from edge_latup.errors import InputError
 from edge_latup.runtimes.audit import shortfall
@@ -41,6 +42,9 @@ def quantize(
     measure: Measure = True,
     trust_batch_norm: TrustBatchNorm = False,
     rewrite: Rewrite = None,
+    ranges: Ranges = None,
+    compare_ranges: CompareRanges = False,
+    operators: Operators = None,
     overwrite: Overwrite = False,
     every: Annotated[
         bool, typer.Option("--all", help="Every method for every runtime installed here, each in a folder below --out.")
@@ -51,6 +55,7 @@ def quantize(
 
     if every:
         others = {"--method": bool(method), "--keep-float": bool(keep_float), "--float-precision": bool(float_precision)}
+        others |= {"--ranges": bool(ranges), "--compare-ranges": compare_ranges, "--operators": bool(operators)}
         quantize_every(artifact, out, calibration or [], crops_per_case, others | {"--overwrite": overwrite})
         return
     if method is None:
@@ -59,10 +64,12 @@ def quantize(
         raise InputError(f"--float-precision {float_precision!r} is not known", "choose fp32, bf16 or fp16")
     summary = _summary(method, runtime)
     check_calibration(method, given=bool(calibration))
+    choice = parse_choice(method, runtime, ranges, compare_ranges, operators, rewritten=bool(rewrite))
     rewriting = rewriting_of(method, passes, measure, trust_batch_norm, rewrite)
     if rewriting is not None and runtime == ALL:
         raise InputError("a rewrite is measured on one runtime", "name it with --runtime, or rewrite first: --method rewrite")
-    _refuse_taken(method, runtime, out, overwrite)
+    if not choice.compared:
+        _refuse_taken(method, runtime, out, overwrite)
     source = open_artifact(artifact)
     inputs = _calibrate(source, calibration, crops_per_case)
     output.note(f"{method} for {'every runtime' if runtime == ALL else runtime}: {summary}")
@@ -70,10 +77,15 @@ def quantize(
         "calibration": inputs, "keep_float": keep_float or (), "float_precision": cast("Precision | None", float_precision),
         "overwrite": overwrite,
     }  # fmt: skip
-    if runtime == ALL:
-        _for_all(source, method, out, options)
+    if choice.compared:
+        show_comparison(source, out, parse_runtime(runtime), options | {"operators": operators})
+    elif runtime == ALL:
+        _for_all(source, method, out, options | {"estimator": choice.estimator})
+    elif choice.measured:
+        _show(_measured(source, out, choice, options), source, runtime)
     else:
-        _for_one(source, method, out, runtime, options | {"rewriting": rewriting}, fastest=bool(rewrite))
+        options |= choice.options() | {"rewriting": rewriting, "tell": output.note}
+        _for_one(source, method, out, runtime, options, fastest=bool(rewrite))
 
 
 def _summary(method: str, runtime: str) -> str:
@@ -109,14 +121,25 @@ def _for_one(source: Artifact, method: str, out: Path, runtime: str, options: di
     from edge_latup.quantize.fastest import quantize_fastest
     from edge_latup.quantize.methods import quantize as compress
 
-    made = (quantize_fastest if fastest else compress)(source, method, out, runtime=parse_runtime(runtime), **options).manifest
+    _show((quantize_fastest if fastest else compress)(source, method, out, runtime=parse_runtime(runtime), **options), source, runtime)
+
+
+def _measured(source: Artifact, out: Path, choice: Choice, options: dict[str, Any]) -> Artifact:
+    """With the operators that are fastest here."""
+    from edge_latup.quantize.operators import quantize_fastest_operators
+
+    return quantize_fastest_operators(source, out, estimator=choice.estimator, tell=output.note, **options)
+
+
+def _show(artifact: Artifact, source: Artifact, runtime: str) -> None:
+    made = artifact.manifest
     if made.audit is not None and (text := shortfall(made.audit)):
         output.warning(text)
     share = made.model_size / source.manifest.model_size
     where = " (reference numerics, not executed in TensorRT)" if runtime == "tensorrt" else ""
     output.result(
         made.model_dump(mode="json"),
-        f"{out}: {made.model_size / 1e6:.2f} MB ({share:.1%} of the FP32 file); "
+        f"{artifact.folder}: {made.model_size / 1e6:.2f} MB ({share:.1%} of the FP32 file); "
         f"on one phantom crop the same class as FP32 in {made.parity[-1].argmax_agreement:.4%} of voxels{where}",
     )
 

@@ -227,3 +227,8 @@ def _label_slabs(spec: ModelSpec, slabs: Sequence[Sequence[Slab]], labels: NDArr
     for views in zip(*slabs, strict=True):
         first = views[0]
         labels[first.first : first.last] = _label_values(spec, [view.mean for view in views], first.covered)
+
+
+def labels_of(spec: ModelSpec, output: Image) -> NDArray[np.uint8]:
+    """Canonical labels (D, H, W) of one output (classes, D, H, W), before small components are removed."""
+    return _label_values(spec, [output])

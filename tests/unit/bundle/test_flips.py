@@ -44,7 +44,7 @@ def is_refused_or_the_same(path: Path, key: SigningKey, good: list[Member], out:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(nth=PLACES, at=PLACES, change=CHANGES)
 def test_a_changed_byte_of_any_file_is_refused_by_its_name(
     good: list[Member], key: SigningKey, tmp_path_factory: pytest.TempPathFactory, form: str, nth: int, at: int, change: int
@@ -63,7 +63,7 @@ def test_a_changed_byte_of_any_file_is_refused_by_its_name(
 
 
 @pytest.mark.parametrize("form", ["tar.zst", "zip"])
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(at=PLACES, change=CHANGES)
 def test_a_changed_byte_of_an_archive_is_refused_or_means_nothing(
     good: list[Member], key: SigningKey, tmp_path_factory: pytest.TempPathFactory, form: str, at: int, change: int

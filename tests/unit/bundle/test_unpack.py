@@ -190,13 +190,13 @@ def test_from_inside_the_bundle_nothing_of_it_is_imported(good: list[Member], tm
 
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_is_bounded_whatever_the_size(key: SigningKey, tmp_path: Path, form: str) -> None:
-    """64 MiB in one file; the traced peak stays at a few blocks of 1 MiB, in verifying and in unpacking."""
+    """32 MiB in one file; the traced peak stays at a few blocks of 1 MiB, in verifying and in unpacking."""
     import tracemalloc
 
     folder = tmp_path / "large"
     folder.mkdir()
     with (folder / "weights.bin").open("wb") as file:
-        for index in range(64):
+        for index in range(32):
             file.write(bytes([index]) * (1 << 20))
     manifest = BundleManifest(
         name="n", version="1", created=CREATED, key_id=key.public.key_id, target="t", files=files_in(folder, lambda _: "other")

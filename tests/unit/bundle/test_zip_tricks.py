@@ -140,3 +140,43 @@ def test_tricks_of_zip_are_refused(good: list[Member], refused: Callable[[Path],
     path.write_bytes(change(archive))
     message = refused(path)
     assert message.startswith(why), message
+
+
+def _consistent(members: list[Member], spoil: Callable[[bytes], bytes]) -> bytes:
+    """A zip whose headers all agree, with the packed bytes of one file spoilt."""
+    out, written = b"", []
+    for m in members:
+        encoder = zlib.compressobj(6, zlib.DEFLATED, -15)
+        stream = encoder.compress(m.content) + encoder.flush()
+        stream = spoil(stream) if m.path == MODEL else stream
+        written.append(
+            zipfields.Member(
+                path=f"{LABEL}/{m.path}", crc=zlib.crc32(m.content), packed=len(stream), size=len(m.content), offset=len(out),
+                executable=m.executable,
+            )
+        )  # fmt: skip
+        out += zipfields.local_header(written[-1]) + stream
+    return out + zipfields.directory(written, len(out))
+
+
+STREAMS: Final[dict[str, tuple[Change, str]]] = {
+    "bytes behind": (lambda stream: stream + b"hidden", "has bytes behind its packed content"),
+    "much behind": (lambda stream: stream + bytes(200), "has bytes behind its packed content"),
+    "a second stream behind": (lambda stream: stream + b"\x03\0", "has bytes behind its packed content"),
+    "cut": (lambda stream: stream[:-1], "its packed bytes end too early"),
+    "empty": (lambda _: b"", "its packed bytes end too early"),
+    "not DEFLATE": (lambda stream: b"\xff" * len(stream), "its packed bytes are damaged"),
+    "less than promised": (lambda _: b"\x03\0", "CRC-32"),
+    "padded with empty blocks": (lambda stream: b"\0\0\0\xff\xff" * 2000 + stream, "which 5120 bytes never do"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_packed_file_is_one_whole_stream(good: list[Member], refused: Callable[[Path], str], tmp_path: Path, name: str) -> None:
+    change, why = STREAMS[name]
+    path = tmp_path / "bundle.zip"
+    assert _consistent(good, lambda stream: stream) == archive_of("zip", good)
+    path.write_bytes(_consistent(good, change))
+    message = refused(path)
+    assert message.startswith(f"{MODEL} ")
+    assert why in message

@@ -12,11 +12,14 @@ import onnx
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from small_graphs import model_of
 
 from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
 from edge_latup.quantize import prepared as module
 from edge_latup.quantize.calibration import Calibration
+from edge_latup.quantize.estimators import estimated
+from edge_latup.quantize.histograms import histogram_of
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import activations, prepare
 from edge_latup.quantize.ranges import channel_ranges
@@ -67,7 +70,7 @@ def test_an_exact_rewrite_is_not_looked_at_again(
     """Tensors that kept their names hold what they held; only a rewrite that widens them is not the same network."""
     rewritten = quantize(tiny_fp32, "rewrite", tmp_path / "rewritten")
     with prepare(tiny_fp32.model_path, images) as prepared, prepare(rewritten.model_path, images) as anew:
-        monkeypatch.setattr(module, "channel_ranges", lambda *_: pytest.fail("looked again"))
+        monkeypatch.setattr(module, "channel_ranges", lambda *_, **__: pytest.fail("looked again"))
         with prepare(rewritten.model_path, images, like=prepared) as again:
             assert again.known.keys() == anew.known.keys()
             for name, expected in anew.known.items():
@@ -177,3 +180,40 @@ def test_a_convolution_is_named_as_in_the_file(tiny_fp32: Artifact, tiny_calibra
         with pytest.raises(InputError, match="no convolution belongs to 'output'") as refused:
             openvino_int8(tmp_path, prepared, preset="mixed", keep_float=["output"])
     assert "/output/Conv" in refused.value.hint
+
+
+@pytest.mark.parametrize("estimator", ["mean min-max", "min-max", "percentile 99.999", "kl"])
+def test_a_tensor_that_only_openvinos_graph_has_is_given_its_range_in_the_same_way(
+    estimator: str, images: list[np.ndarray], tmp_path: Path
+) -> None:
+    """A norm whose scale went into the next weights: what is quantized has no name in ONNX."""
+    weight = np.random.default_rng(0).normal(size=(8, 3, 1, 1, 1))
+    constants = {"w": weight, "s": np.linspace(1, 3, 8), "t": np.zeros(8), "v": np.ones((8, 8, 3, 3, 3))}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"]),
+        onnx.helper.make_node("InstanceNormalization", ["a", "s", "t"], ["n"]),
+        onnx.helper.make_node("Conv", ["n", "v"], ["y"], pads=[1] * 6),
+    ]
+    model = model_of(nodes, {name: values.astype(np.float32) for name, values in constants.items()}, [1, 3, 16, 16, 16])
+    onnx.save(model, tmp_path / "norm.onnx")
+    with prepare(tmp_path / "norm.onnx", images, equalised=False, estimator=estimator) as prepared:
+        openvino_int8(tmp_path, prepared, preset="mixed")
+    found = quantized_ranges(tmp_path / "model.xml")
+    raw = [np.einsum("oi,nidhw->nodhw", weight[:, :, 0, 0, 0], image) for image in images]
+    plain = [(one - one.mean(axis=(2, 3, 4), keepdims=True)) / one.std(axis=(2, 3, 4), keepdims=True) for one in raw]
+    scaled = [one * constants["s"].reshape(1, -1, 1, 1, 1) for one in plain]
+    expected = [range_by(estimator, [one.astype(np.float32) for one in seen]) for seen in (plain, scaled)]
+    assert any(np.allclose(range_, either, atol=0.02 * (either[1] - either[0])) for range_ in found for either in expected)
+
+
+def range_by(estimator: str, seen: list[np.ndarray]) -> tuple[float, float]:
+    ends = np.array([[[one.min()], [one.max()]] for one in seen], np.float64)
+    histogram = histogram_of(seen, float(np.abs(ends).max()))
+    return estimated(estimator, {"x": ends}, {"x": histogram})["x"]
+
+
+def quantized_ranges(path: Path) -> list[tuple[float, float]]:
+    """Of every activation's quantizer."""
+    nodes = [node for node in import_openvino().Core().read_model(path).get_ordered_ops() if node.get_type_name() == QUANTIZER]
+    limits = [[float(node.input_value(index).get_node().get_data().ravel()[0]) for index in (1, 2)] for node in nodes]
+    return [(low, high) for low, high in limits]

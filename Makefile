@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean fuzz-bundle predict-check aarch64-root aarch64-wheels aarch64-clean test-aarch64
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

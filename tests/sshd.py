@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -98,7 +98,7 @@ def start_sshd(folder: Path) -> Sshd:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     process = subprocess.Popen([SSHD, "-D", "-f", str(folder / "config"), "-E", str(folder / "log")], stdin=subprocess.DEVNULL)
     server = Sshd(folder=folder, port=port, process=process)
-    _wait_for(lambda: _listens(port) or process.poll() is not None)
+    wait_for(lambda: _listens(port) or process.poll() is not None)
     if process.poll() is not None:
         pytest.fail(f"sshd did not start: {server.log()}")
     key = " ".join((folder / "host_key.pub").read_text().split()[:2])
@@ -127,13 +127,14 @@ def marked(run_marker: str = "EDGE_LATUP_RUN=") -> list[int]:
 
 def wait_until_gone(seconds: float = 10.0) -> list[int]:
     """Processes of remote runs that are still there after so long."""
-    _wait_for(lambda: not marked(), seconds)
+    wait_for(lambda: not marked(), seconds)
     return marked()
 
 
-def _wait_for(holds: object, seconds: float = 10.0) -> None:
+def wait_for(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until something holds, or so long."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not holds():  # type: ignore[operator]
+    while time.monotonic() < end and not holds():
         time.sleep(0.05)
 
 
@@ -144,13 +145,14 @@ def _read(pid: int, name: str) -> bytes:
         return b""
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
+    """The process that started this one, or took it over."""
     fields = _read(pid, "stat").rpartition(b")")[2].split()
     return int(fields[1]) if len(fields) > 1 else 0
 
 
 def _descendants(pid: int) -> list[int]:
-    parents = {int(entry.name): _parent(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    parents = {int(entry.name): parent(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
     found, new = [], [pid]
     while new:
         new = [child for child, parent in parents.items() if parent in new]

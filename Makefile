@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow browser clean
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow browser sshd clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,15 @@ browser:  ## Install Chromium, with which the tests look at the report (Debian a
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-dejavu-core; \
 	else \
 		echo "no chromium on PATH, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install chromium" >&2; exit 1; \
+	fi
+
+sshd:  ## Install OpenSSH's server, which the tests of bench --host start on loopback (Debian and Ubuntu, as root)
+	@if [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null; then \
+		echo "sshd is here: nothing to install"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openssh-server openssh-client; \
+	else \
+		echo "no sshd, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install openssh-server" >&2; exit 1; \
 	fi
 
 clean:  ## Remove the virtual environment and all that the tools made

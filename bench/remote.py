@@ -93,7 +93,9 @@ class RemoteWorkers:
         if job.task == "time":
             beside = (*self._start("targets.sampler"), f"{inside}/{SAMPLES}", str(INTERVAL_SECONDS))
         argv = (*self._start("bench.worker"), f"{inside}/job.json", result)
-        ended = self._session.execute(inside, RemoteJob(argv=argv, environment=self._environment(), beside=beside), on_line)
+        folders = (result,) if job.task == "segment" else ()
+        wanted = RemoteJob(argv=argv, environment=self._environment(), beside=beside, folders=folders)
+        ended = self._session.execute(inside, wanted, on_line)
         if ended.code:
             raise self._failure(job, ended.code, ended.stderr)
 

@@ -246,6 +246,8 @@ class Supervisor:
         self.job.mkdir(exist_ok=True)
         (self.job / "started").touch()
         try:
+            for folder in request["folders"]:
+                (self.work / folder).mkdir(parents=True, exist_ok=True)
             if request.get("beside"):
                 self.beside = self.process(request["beside"], request, "beside")
             self.running = self.process(request["argv"], request, "job")

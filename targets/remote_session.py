@@ -53,11 +53,13 @@ class RemoteJob:
     """A process to be started there, in the work folder.
 
     environment: added to the user's own there; None takes a variable away. beside: a sampler, started before it and ended after it.
+    folders: made first, in the work folder.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str | None]
     beside: tuple[str, ...] | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ class RemoteSession:
         Raises:
             RemoteError: the connection did not come back within the lease, or the job's supervisor is gone.
         """
-        wanted = {"argv": job.argv, "env": dict(job.environment), "beside": job.beside}
+        wanted = {"argv": job.argv, "env": dict(job.environment), "beside": job.beside, "folders": job.folders}
         self._steady(lambda: self._ask("request", self.work, name, payload=[json.dumps(wanted).encode()]))
         watcher = _Watcher(on_line)
         self._steady(lambda: self._ask("follow", self.work, name, str(watcher.begin()), take=watcher.take))
@@ -187,7 +189,8 @@ class RemoteSession:
 
     def _hold(self) -> None:
         command, text = python_call(self.host.python, self._agent, ["hold", self.work, str(self.lease)])
-        self.link.keep_saying(command, text, self.lease / 6)
+        if (refusal := self.link.keep_saying(command, text, self.lease / 6)) is not None:
+            raise self._failure(refusal)
 
     def _close(self, *, patient: bool) -> None:
         """Have the work folder removed; where there is no connection any more, the lease sees to it."""

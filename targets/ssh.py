@@ -96,11 +96,19 @@ class Link:
             raise LinkLostError(f"there is no connection to {self.host.shown}")
         return self._wait(_run(self._connection, self.host, command, payload, take))
 
-    def keep_saying(self, command: str, hello: bytes, every: float) -> None:
-        """Start a command, and from now on write to it every so many seconds, until the connection ends."""
+    def keep_saying(self, command: str, hello: bytes, every: float) -> Reply | None:
+        """Start a command, and write to it every so many seconds until the connection ends; how it ended, if it did so at once.
+
+        Raises:
+            LinkLostError: the connection ended first.
+        """
         if self._connection is None:
             raise LinkLostError(f"there is no connection to {self.host.shown}")
-        self._beat = self._wait(_beat(self._connection, self.host, command, hello, every))
+        begun = self._wait(_beat(self._connection, self.host, command, hello, every))
+        if isinstance(begun, Reply):
+            return begun
+        self._beat = begun
+        return None
 
     def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -232,7 +240,7 @@ async def _take(stream: asyncssh.SSHReader[bytes], take: Callable[[bytes], None]
 
 async def _beat(
     connection: asyncssh.SSHClientConnection, host: RemoteHost, command: str, hello: bytes, every: float
-) -> asyncio.Task[None]:  # fmt: skip
+) -> asyncio.Task[None] | Reply:  # fmt: skip
     """Start the command, wait for its first word, then go on writing in the background."""
     import asyncssh
 
@@ -247,7 +255,7 @@ async def _beat(
         await process.wait_closed()
         if process.returncode is None or process.returncode == -1:
             raise LinkLostError(f"the connection to {host.shown} was lost")
-        raise RemoteError(f"the run on {host.shown} is gone", told.strip())
+        return Reply(code=process.returncode, out=b"", err=told)
 
     async def go_on() -> None:
         with suppress(OSError, asyncssh.Error):

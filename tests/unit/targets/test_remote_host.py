@@ -41,7 +41,8 @@ def test_a_password_is_not_repeated() -> None:
 def test_a_fleet(tmp_path: Path) -> None:
     path = tmp_path / "fleet.toml"
     path.write_text(
-        '[[host]]\nname = "orin"\naddress = "10.0.0.7"\nidentity = "keys/orin"\n[[host]]\nname = "nano"\naddress = "nano"\npython = "~/v/bin/python"\n'
+        '[[host]]\nname = "orin"\naddress = "10.0.0.7"\nidentity = "keys/orin"\n'
+        '[[host]]\nname = "nano"\naddress = "nano"\npython = "~/v/bin/python"\n'
     )
     orin, nano = load_fleet(path).host
     assert (orin.name, orin.identity, orin.python) == ("orin", tmp_path / "keys" / "orin", "python3")

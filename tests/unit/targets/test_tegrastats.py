@@ -19,7 +19,8 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {
         {"ram": (1766, 3964), "load": 45, "clock": 921, "hot": ("AO", 33.5), "watts": 2.545, "total": ("POM_5V_IN",)},
     ),
     "TX2, JetPack 4": (
-        f"RAM 3276/7859MB (lfb 5x4MB) SWAP 1626/12122MB (cached 181MB) CPU {CPU6} EMC_FREQ 1%@1866 GR3D_FREQ 0%@114 APE 150 MTS fg 1% bg 1% "
+        f"RAM 3276/7859MB (lfb 5x4MB) SWAP 1626/12122MB (cached 181MB) CPU {CPU6} EMC_FREQ 1%@1866 GR3D_FREQ 0%@114 APE 150 MTS "
+        "fg 1% bg 1% "
         "PLL@42.5C MCPU@42.5C PMIC@100C Tboard@38C GPU@39.5C BCPU@43C thermal@41.3C Tdiode@39.25C VDD_SYS_GPU 182/182 VDD_SYS_SOC 730/730 "
         "VDD_4V0_WIFI 0/0 VDD_IN 5297/5297 VDD_SYS_CPU 1917/1917 VDD_SYS_DDR 1241/1241",
         {"ram": (3276, 7859), "load": 0, "clock": 114, "hot": ("BCPU", 43), "watts": 5.297, "total": ("VDD_IN",)},
@@ -40,7 +41,8 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "AGX Orin, JetPack 5": (
         "01-30-2026 18:09:55 RAM 14384/62841MB (lfb 303x4MB) SWAP 0/31420MB (cached 0MB) CPU [2%@729,3%@729] EMC_FREQ 1%@2133 "
-        "GR3D_FREQ 61%@[1300,1300] VIC_FREQ 729 CV0@-256C CPU@48.75C Tboard@36C SOC2@45.4C Tdiode@37C SOC0@46C CV1@-256C GPU@43.6C tj@48.75C "
+        "GR3D_FREQ 61%@[1300,1300] VIC_FREQ 729 CV0@-256C CPU@48.75C Tboard@36C SOC2@45.4C Tdiode@37C SOC0@46C CV1@-256C "
+        "GPU@43.6C tj@48.75C "
         "VDD_GPU_SOC 3192mW/3192mW VDD_CPU_CV 1596mW/1596mW VIN_SYS_5V0 5048mW/5048mW NC 0mW/0mW VDDQ_VDD2_1V8AO 605mW/605mW",
         {
             "ram": (14384, 62841), "load": 61, "clock": 1300, "hot": ("CPU", 48.75), "watts": 9.836,
@@ -48,12 +50,14 @@ LINES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "Orin Nano, JetPack 6": (
-        f"03-02-2025 09:00:01 RAM 2981/7620MB (lfb 12x4MB) SWAP 0/3810MB (cached 0MB) CPU {CPU6} GR3D_FREQ 96% cpu@52.4C soc2@51.3C soc0@51.7C "
+        f"03-02-2025 09:00:01 RAM 2981/7620MB (lfb 12x4MB) SWAP 0/3810MB (cached 0MB) CPU {CPU6} GR3D_FREQ 96% cpu@52.4C "
+        "soc2@51.3C soc0@51.7C "
         "gpu@53.1C tj@53.1C soc1@52C VDD_IN 11203mW/10850mW VDD_CPU_GPU_CV 5021mW/4800mW VDD_SOC 2471mW/2440mW",
         {"ram": (2981, 7620), "load": 96, "clock": None, "hot": ("gpu", 53.1), "watts": 11.203, "total": ("VDD_IN",)},
     ),
     "Thor, JetPack 7": (
-        "05-14-2026 21:36:35 RAM 26063/125772MB (lfb 35x4MB) CPU [2%@972,0%@972] cpu@62.5C/62.9C gpu@61.906C/62C tj@62.5C/62.9C soc012@60C/60C "
+        "05-14-2026 21:36:35 RAM 26063/125772MB (lfb 35x4MB) CPU [2%@972,0%@972] cpu@62.5C/62.9C gpu@61.906C/62C tj@62.5C/62.9C "
+        "soc012@60C/60C "
         "VDD_GPU -392mW/-392mW/0mW VDD_CPU_SOC_MSS 3924mW/3835mW/4000mW VIN_SYS_5V0 5064mW/5055mW/5100mW VIN 15004mW/15096mW/15200mW",
         {"ram": (26063, 125772), "load": None, "clock": None, "hot": ("cpu", 62.5), "watts": 15.004, "total": ("VIN",)},
     ),

@@ -38,6 +38,10 @@ class LinkLostError(RemoteError):
     """The connection ended before the answer came."""
 
 
+class _TakerError(Exception):
+    """Who took the output failed, such as on a full disk here: no fault of the connection."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """How a remote command ended, and what it wrote where nobody took it as it came."""
@@ -94,7 +98,10 @@ class Link:
         """
         if self._connection is None:
             raise LinkLostError(f"there is no connection to {self.host.shown}")
-        return self._wait(_run(self._connection, self.host, command, payload, take))
+        try:
+            return self._wait(_run(self._connection, self.host, command, payload, take))
+        except _TakerError as error:
+            raise error.__cause__ or error from None
 
     def keep_saying(self, command: str, hello: bytes, every: float) -> Reply | None:
         """Start a command, and write to it every so many seconds until the connection ends; how it ended, if it did so at once.
@@ -235,7 +242,10 @@ async def _feed(process: asyncssh.SSHClientProcess[bytes], payload: Iterable[byt
 
 async def _take(stream: asyncssh.SSHReader[bytes], take: Callable[[bytes], None]) -> None:
     while piece := await stream.read(CHUNK):
-        take(piece)
+        try:
+            take(piece)
+        except OSError as error:
+            raise _TakerError from error
 
 
 async def _beat(

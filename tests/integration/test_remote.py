@@ -392,6 +392,24 @@ def test_a_row_survives_a_cut(cli: Command, sshd: Sshd, tiny: Artifact, tmp_path
     assert wait_until_gone() == []
 
 
+def test_a_full_disk_here_is_no_lost_connection(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(write: object, piece: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    told: list[str] = []
+    monkeypatch.setattr(remote_session, "_write", full)
+
+    def fetch() -> None:
+        with RemoteSession(host_of(sshd, tmp_path / "cache"), told.append) as session:
+            session.bring({"there": sshd.known_hosts})
+            session.fetch("there", tmp_path / "here")
+
+    with pytest.raises(OSError, match="No space left"):
+        fetch()
+    assert not any("connecting again" in line for line in told)
+    assert not (tmp_path / "here").exists()
+
+
 SLEEPERS = (
     "import subprocess, sys, time; subprocess.Popen(['sleep', '600'], start_new_session=True); print('up', flush=True); time.sleep(600)"
 )

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,15 @@ test-aarch64: aarch64-root  ## Run the network on emulated aarch64 and compare w
 
 aarch64-clean:  ## Remove the arm64 Debian and what was fetched for it
 	$(AARCH64_ROOT) remove
+
+sshd:  ## Install OpenSSH's server, which the tests of bench --host start on loopback (Debian and Ubuntu, as root)
+	@if [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null; then \
+		echo "sshd is here: nothing to install"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openssh-server openssh-client; \
+	else \
+		echo "no sshd, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install openssh-server" >&2; exit 1; \
+	fi
 
 clean:  ## Remove the virtual environment and all that the tools made
 	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); fi

@@ -46,7 +46,7 @@ def run_worker(
             for line in process.stdout or ():
                 on_line(line.strip())
         if process.returncode:
-            raise _failure(job, process.returncode, errors.read_text(encoding="utf-8", errors="replace"))
+            raise failure(job, process.returncode, errors.read_text(encoding="utf-8", errors="replace"))
 
 
 def worker_environment(additions: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -54,7 +54,7 @@ def worker_environment(additions: Mapping[str, str] | None = None) -> dict[str, 
     return {name: value for name, value in os.environ.items() if name not in VARIABLES} | dict(additions or {})
 
 
-def _failure(job: Job, code: int, stderr: str) -> EdgeLatupError:
+def failure(job: Job, code: int, stderr: str) -> EdgeLatupError:
     """The worker's own error, which is the last line it wrote, or a report of its crash."""
     lines = [line for line in stderr.splitlines() if line.strip()]
     who = f"{Path(job.artifact).name} on {job.runtime}"

@@ -14,6 +14,7 @@ from edge_latup.records import Record
 from edge_latup.spec import Region
 from edge_latup.targets.host import Host
 from edge_latup.targets.isa import IsaName
+from edge_latup.targets.telemetry import Telemetry
 
 
 class TimingRow(Record):
@@ -63,6 +64,10 @@ class TimingRow(Record):
     """Whether that set was chosen by a limit: kernels are then those of the set, clock and memory those of the host."""
     implementations: dict[str, int] = {}
     """Operations by the runtime's own name for their kernel; empty in records made before they were kept."""
+    timed_until: float | None = None
+    """Unix time at the end of the last timed run, for sensors that were read meanwhile; None in records made before it was kept."""
+    telemetry: Telemetry | None = None
+    """What the machine's sensors told meanwhile; None where none was read, as in every local run."""
 
     @property
     def min_ms(self) -> float:

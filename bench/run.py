@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from edge_latup.runtimes import choose_runtime
 from edge_latup.runtimes.base import usable_cores
 from edge_latup.segmentation.parity import parity_input
 from edge_latup.spec import ModelSpec
-from edge_latup.targets.host import describe_host
+from edge_latup.targets.host import Host, describe_host
 from edge_latup.versions import versions_of
 
 PACKAGES: Final = ("edge-latup", "torch", "onnx", "onnxruntime", "openvino", "nncf", "numpy")
@@ -63,6 +63,42 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
+class Workers(Protocol):
+    """Where the jobs of a run are done: here, or on another host."""
+
+    def check(self, entry: Entry) -> None:
+        """Refuse an entry that cannot run there, before anything is run."""
+
+    def run(self, job: Job, out: Path, on_line: Callable[[str], None]) -> None:
+        """Do one job in a process of its own; what it writes is at `out`, here."""
+
+    def host(self) -> Host:
+        """The machine."""
+
+    def versions(self) -> dict[str, str]:
+        """Of the packages that a measurement depends on."""
+
+
+class LocalWorkers:
+    """Processes on this machine."""
+
+    def check(self, entry: Entry) -> None:
+        """Refuse a runtime that is not installed or not the artifact's."""
+        choose_runtime(entry.artifact, entry.runtime)
+
+    def run(self, job: Job, out: Path, on_line: Callable[[str], None]) -> None:
+        """One process."""
+        run_worker(job, out, on_line)
+
+    def host(self) -> Host:
+        """This machine."""
+        return describe_host()
+
+    def versions(self) -> dict[str, str]:
+        """Of what is installed here."""
+        return versions_of(*PACKAGES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Exam:
     """A case that may be evaluated on: it calibrated none of the artifacts."""
@@ -76,8 +112,10 @@ class _Exam:
         return self.files.name
 
 
-def run_bench(plan: Plan, out: Path, progress: Callable[[str], None]) -> RunStore:
-    """Run `plan` and keep every record in `out`; run.json is written last, so that an unfinished run is not taken for a run.
+def run_bench(plan: Plan, out: Path, progress: Callable[[str], None], workers: Workers | None = None) -> RunStore:
+    """Run `plan` on `workers` (default: here) and keep every record in `out`.
+
+    run.json is written last, so that an unfinished run is not taken for a run.
 
     Raises:
         InputError: the plan contradicts itself, or `out` already holds a run.
@@ -85,22 +123,22 @@ def run_bench(plan: Plan, out: Path, progress: Callable[[str], None]) -> RunStor
         MissingDependencyError: a runtime is not installed.
         EdgeLatupError: a worker failed.
     """
-    store = RunStore(out)
-    _refuse_bad_plan(plan, store)
+    store, workers = RunStore(out), workers or LocalWorkers()
+    _refuse_bad_plan(plan, store, workers)
     exams = [_examine(files, plan.entries) for files in plan.cases]
-    record = _run_record(plan, exams)
+    record = _run_record(plan, exams, workers)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
         for entry, batch in zip(plan.entries, write_batches(plan.entries, Path(scratch)), strict=True):
             progress(f"timing {entry.name} on {entry.runtime}")
-            store.write_row(_time(entry, plan, batch, Path(scratch) / "row.json"))
+            store.write_row(_time(entry, plan, batch, Path(scratch) / "row.json", workers, progress))
     if exams:
-        _record_drift(plan, exams, record, store, progress)
+        _record_drift(plan, exams, record, store, workers, progress)
     store.write_run(record)
     return store
 
 
-def _refuse_bad_plan(plan: Plan, store: RunStore) -> None:
+def _refuse_bad_plan(plan: Plan, store: RunStore, workers: Workers) -> None:
     """Find what is wrong before anything slow starts."""
     if store.folder.exists() and not store.folder.is_dir():
         raise InputError(f"{store.folder} is a file", "choose another --out: the records of a run are a folder")
@@ -116,7 +154,7 @@ def _refuse_bad_plan(plan: Plan, store: RunStore) -> None:
         raise InputError(f"the reference {plan.reference} cannot be timed only", "its output is what the others are compared with")
     for entry in plan.entries:
         store.row_path(entry.name)
-        choose_runtime(entry.artifact, entry.runtime)
+        workers.check(entry)
 
 
 def _refuse_doubles(what: str, names: Sequence[str], hint: str) -> None:
@@ -142,13 +180,13 @@ def _examine(files: CaseFiles, entries: Sequence[Entry]) -> _Exam:
     return _Exam(files=files, origin=origin_of(files), trained_on=trained_on)
 
 
-def _run_record(plan: Plan, exams: Sequence[_Exam]) -> RunRecord:
+def _run_record(plan: Plan, exams: Sequence[_Exam], workers: Workers) -> RunRecord:
     trained_on = (exam.name for exam in exams if exam.trained_on)
     return RunRecord(
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=plan.command,
-        host=describe_host(),
-        versions=versions_of(*PACKAGES),
+        host=workers.host(),
+        versions=workers.versions(),
         reference=plan.reference,
         baseline=plan.baseline,
         artifacts=tuple(entry.name for entry in plan.entries),
@@ -176,18 +214,20 @@ def write_batches(entries: Sequence[Entry], folder: Path) -> list[Path]:
     return [made[entry.artifact.manifest.spec] for entry in entries]
 
 
-def _time(entry: Entry, plan: Plan, batch: Path, row: Path) -> TimingRow:
+def _time(entry: Entry, plan: Plan, batch: Path, row: Path, workers: Workers, progress: Callable[[str], None]) -> TimingRow:
     job = Job(
         task="time", artifact=str(entry.artifact.folder), runtime=entry.runtime, threads=plan.threads, min_runs=plan.min_runs,
         min_seconds=plan.min_seconds, batch=str(batch),
     )  # fmt: skip
-    run_worker(job, row)
+    workers.run(job, row, lambda line: progress(f"{entry.name}: {line}"))
     return read_record(TimingRow, row)
 
 
-def _record_drift(plan: Plan, exams: Sequence[_Exam], record: RunRecord, store: RunStore, progress: Callable[[str], None]) -> None:
+def _record_drift(
+    plan: Plan, exams: Sequence[_Exam], record: RunRecord, store: RunStore, workers: Workers, progress: Callable[[str], None]
+) -> None:  # fmt: skip
     judged = [entry for entry in plan.entries if not entry.timed_only]
-    executed = {entry.name: _segment(entry, exams, plan.threads, store, progress).float_precision for entry in judged}
+    executed = {entry.name: _segment(entry, exams, plan.threads, store, workers, progress).float_precision for entry in judged}
     reference = next(entry for entry in judged if entry.name == plan.reference)
     cases: dict[str, list[CaseDrift]] = {entry.name: [] for entry in judged}
     for exam in exams:
@@ -209,13 +249,15 @@ def _labels_folder(store: RunStore, entry: Entry) -> Path:
     return store.folder / "labels" / entry.name
 
 
-def _segment(entry: Entry, exams: Sequence[_Exam], threads: int, store: RunStore, progress: Callable[[str], None]) -> SegmentSession:
+def _segment(
+    entry: Entry, exams: Sequence[_Exam], threads: int, store: RunStore, workers: Workers, progress: Callable[[str], None]
+) -> SegmentSession:  # fmt: skip
     out = _labels_folder(store, entry)
     out.mkdir(parents=True, exist_ok=True)
     progress(f"segmenting {len(exams)} cases with {entry.name}")
     paths = tuple(str(exam.files.path) for exam in exams)
     job = Job(task="segment", artifact=str(entry.artifact.folder), runtime=entry.runtime, threads=threads, cases=paths)
-    run_worker(job, out, lambda case: progress(f"{entry.name}: {case}"))
+    workers.run(job, out, lambda case: progress(f"{entry.name}: {case}"))
     return read_record(SegmentSession, out / SESSION_NAME)
 
 

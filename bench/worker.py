@@ -82,6 +82,12 @@ def _samples(session: Session, batch: Batch, job: Job) -> tuple[float, ...]:
     return tuple(samples)
 
 
+def _tell(line: str) -> None:
+    """A line of progress for whoever started this process."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def _batch(job: Job) -> Batch:
     if job.batch is None:
         raise InputError("a timing job needs a batch", "name the .npy file with the input")
@@ -103,7 +109,9 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
         loaded = time.perf_counter()
         session.infer(batch)
         first = time.perf_counter()
-        samples = _samples(session, batch, job)
+        _tell(f"loaded in {loaded - began:.1f} s")
+        samples, ended = _samples(session, batch, job), time.time()
+        _tell(f"timed {len(samples)} runs in {sum(samples) / 1000:.1f} s")
         peak = process_bytes("VmHWM")
         kernels = session.executed_kernels()
         convolutions = [kernel for kernel in kernels if _is_convolution(kernel)]
@@ -115,7 +123,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
             input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=samples,
             load_ms=(loaded - began) * 1000, first_inference_ms=(first - loaded) * 1000, peak_rss_bytes=peak, rss_delta_bytes=peak - before,
             model_bytes=manifest.model_size, load_average=load, started=started, host=describe_host(),
-            implementations=dict(Counter(kernel.implementation for kernel in kernels)),
+            implementations=dict(Counter(kernel.implementation for kernel in kernels)), timed_until=ended,
         )  # fmt: skip
 
 
@@ -136,8 +144,7 @@ def segment_cases(job: Job, artifact: Artifact, out: Path) -> None:
             # The label is read for its convention alone: the label map is written in the same numbers.
             case = read_case(case_files(Path(path)), spec.modalities)
             write_label_map(segment(session, spec, case).label, case, out / f"{case.name}.nii.gz")
-            sys.stdout.write(f"{case.name}\n")
-            sys.stdout.flush()
+            _tell(case.name)
 
 
 def main(arguments: list[str]) -> int:

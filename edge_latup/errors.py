@@ -55,3 +55,7 @@ class VerificationError(EdgeLatupError):
     """A bundle that is not what was signed."""
 
     exit_code = 5
+
+
+class RemoteError(MissingDependencyError):
+    """A host that cannot be reached, is not trusted, was lost, or lacks what a run there needs."""

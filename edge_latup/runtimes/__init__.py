@@ -41,14 +41,24 @@ def choose_runtime(artifact: Artifact, runtime: RuntimeName | None = None) -> Ru
         ArtifactError: the artifact was not made for that runtime.
         MissingDependencyError: the runtime is not installed, or is executed elsewhere.
     """
+    chosen = runtime_made_for(artifact, runtime)
+    if not RUNTIMES[chosen].is_available():
+        message = tensorrt.NOT_EXECUTED if chosen == "tensorrt" else f"runtime {chosen} is not installed"
+        raise MissingDependencyError(message, INSTALL[chosen])
+    return chosen
+
+
+def runtime_made_for(artifact: Artifact, runtime: RuntimeName | None = None) -> RuntimeName:
+    """The runtime asked for, or the first `artifact` was made for, whether or not it is installed here.
+
+    Raises:
+        ArtifactError: the artifact was not made for that runtime.
+    """
     chosen = runtime or artifact.manifest.runtimes[0]
     if chosen not in artifact.manifest.runtimes:
         made_for = ", ".join(artifact.manifest.runtimes)
         hint = f"use {made_for}, or make an artifact for {chosen}: {MAKE[chosen]}"
         raise ArtifactError(f"{artifact.folder} was made for {made_for}, not for {chosen}", hint)
-    if not RUNTIMES[chosen].is_available():
-        message = tensorrt.NOT_EXECUTED if chosen == "tensorrt" else f"runtime {chosen} is not installed"
-        raise MissingDependencyError(message, INSTALL[chosen])
     return chosen
 
 

@@ -204,7 +204,7 @@ def test_a_worker_that_fails_has_its_own_words_passed_on(tmp_path: Path) -> None
 
 
 def test_a_missing_runtime_keeps_its_exit_code() -> None:
-    error = isolate._failure(missing_job(Path("x")), 3, 'warning: something\n\n{"message": "no openvino", "hint": "pip install"}\n')
+    error = isolate.failure(missing_job(Path("x")), 3, 'warning: something\n\n{"message": "no openvino", "hint": "pip install"}\n')
     assert isinstance(error, MissingDependencyError)
     assert (error.message, error.hint, error.exit_code) == ("nothing on openvino: no openvino", "pip install", 3)
 

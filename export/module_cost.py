@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-NO_WORK: Final = ("to", "dropout", "unsqueeze")
+NO_WORK: Final = ("to", "dropout", "unsqueeze", "reshape")
 """In an FP32 network in eval mode these hand on the tensor they are given."""
+FORWARD: Final = ("conv2d", "conv3d")
+TRANSPOSED: Final = ("conv_transpose2d", "conv_transpose3d")
 
 
 def cost_of_network(network: nn.Module, source: str, shape: tuple[int, ...]) -> Cost:
@@ -33,7 +35,7 @@ def cost_of_network(network: nn.Module, source: str, shape: tuple[int, ...]) -> 
             continue
         inputs = tuple(produced[source] for source in node.all_input_nodes if source in produced)
         if str(node.target).split(".")[1] in NO_WORK:
-            produced[node] = inputs[0]
+            produced.update((node, source) for source in inputs[:1])
             continue
         layer = _layer(node, inputs, parameters, namer)
         produced[node] = layer.name
@@ -58,12 +60,12 @@ def _layer(node: torch.fx.Node, inputs: tuple[str, ...], parameters: set[str], n
 
 def _macs(operation: str, node: torch.fx.Node) -> int:
     """A convolution costs its weights per output voxel, a transposed one per input voxel, a dense layer per row."""
-    if operation not in ("conv3d", "conv_transpose3d", "linear"):
+    if operation not in ("linear", *FORWARD, *TRANSPOSED):
         return 0
     read, weight, out = _shape(node.args[0]), _shape(node.args[1]), tuple(node.meta["val"].shape)
     if operation == "linear":
         return dense_macs(out, weight[-1])
-    return convolution_macs((out if operation == "conv3d" else read)[2:], weight)
+    return convolution_macs(out if operation in FORWARD else read, weight)
 
 
 def _shape(argument: Any) -> tuple[int, ...]:

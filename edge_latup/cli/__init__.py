@@ -17,6 +17,7 @@ from edge_latup.cli.export import export
 from edge_latup.cli.gate import gate
 from edge_latup.cli.import_model import import_model
 from edge_latup.cli.inspect import inspect
+from edge_latup.cli.networks import networks
 from edge_latup.cli.output import Mode, configure, output
 from edge_latup.cli.phantom import phantom
 from edge_latup.cli.quantize import quantize
@@ -41,6 +42,7 @@ for command in (demo, phantom, train, export, inspect, quantize, bench, bench_ca
     app.command()(command)
 app.command("import")(import_model)
 app.command()(control)
+app.command()(networks)
 
 
 def main() -> None:

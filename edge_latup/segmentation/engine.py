@@ -20,10 +20,10 @@ from edge_latup.segmentation.prepare import (
     Image,
     brain_box,
     centre_box,
-    head_mask,
+    head_of,
     normalise_after_crop,
-    normalise_before_crop,
-    turned,
+    off_network_grid,
+    whole_volumes,
 )  # fmt: skip
 from edge_latup.segmentation.views import TURNS, paint, vote
 from edge_latup.segmentation.windows import importance, window_boxes, with_head
@@ -85,18 +85,15 @@ def prepare(case: Case, spec: ModelSpec) -> Task:
     """
     if conflict := spec.margin_conflict():
         raise InputError(conflict, "use --policy sliding-window with a --window that leaves room inside the margin, and other --tta")
-    raw = turned(case, spec)
-    channels = [normalise_before_crop(channel[None], spec.normalisation)[0] for channel in raw]
-    # Of intensities around their mean, half of the head is not above air.
-    seen = raw if spec.normalisation == "z_score_nonzero" else channels
+    channels = whole_volumes(case, spec)
     x, y, z = channels[0].shape
     policy, shape = spec.spatial, (x, y, z)
     if isinstance(policy, SlidingWindow):
         boxes = window_boxes(shape, policy, spec.output_margin)
-        kept = with_head(boxes, head_mask(seen), spec.output_margin) if policy.skip_air else boxes
+        kept = with_head(boxes, head_of(case, spec, channels), spec.output_margin) if policy.skip_air else boxes
         return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape)
     if isinstance(policy, BrainCrop):
-        box = brain_box(head_mask(seen), spec.divisor, square="rotate" in spec.views)
+        box = brain_box(head_of(case, spec, channels), spec.divisor, square="rotate" in spec.views)
     else:
         box = centre_box(shape, policy.size)
     # The crop alone is kept: the volume around it is memory that inference needs.
@@ -136,9 +133,9 @@ def segment(session: Session, spec: ModelSpec, case: Case) -> Segmentation:
 
 
 def finish(values: NDArray[np.uint8], case: Case, spec: ModelSpec, clock: Clock) -> NDArray[np.uint8]:
-    """Post-process labels in the spec's orientation and bring them back onto the case's grid."""
+    """Bring labels in the spec's orientation back onto the case's grid, and post-process them there."""
     with clock.stage("post-process"):
-        kept = remove_small_components(values, spec.post_process)
+        kept = remove_small_components(off_network_grid(values, case, spec), spec.post_process)
         return np.ascontiguousarray(case.grid.restore(kept, spec.orientation))
 
 

@@ -14,7 +14,7 @@ from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.cases.read import Case, read_case
 from edge_latup.errors import CaseError
 from edge_latup.manifest import SeenCase
-from edge_latup.segmentation.prepare import crop_input
+from edge_latup.segmentation.prepare import crop_input, onto_network_grid
 from edge_latup.spec import ModelSpec, Size
 from edge_latup.training.graft import graft
 
@@ -37,7 +37,7 @@ def _prepare(case: Case, spec: ModelSpec, weight: float, seen: SeenCase | None =
     if case.label is None:
         raise CaseError(f"case {case.name} has no label, training needs one", "add NAME-seg.nii.gz or leave the case out")
     image, box = crop_input(case, spec)
-    label = box.cut(case.grid.reorient(case.label, spec.orientation)).astype(np.uint8)
+    label = box.cut(onto_network_grid(case.label, case, spec)).astype(np.uint8)
     rng = np.random.default_rng(0)
     voxels = [np.argwhere(label == value) for value in spec.labels if value]
     kept = tuple(v[rng.permutation(len(v))[:VOXELS_KEPT]] for v in voxels if len(v))

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from edge_latup.errors import SpecError
+from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.build import WEIGHTS_NAME, build
-from edge_latup.networks.latup_net import LatupNet
 from edge_latup.records import read_record, replacing, write_record, write_text
 from edge_latup.spec import ModelSpec, NetworkSpec
 from edge_latup.training.augment import augment
@@ -36,7 +36,7 @@ TRAINED_LABELS: Final = (0, 1, 2, 3)
 class Run:
     """A run in progress. `curve` holds the loss of every step so far."""
 
-    network: LatupNet
+    network: SegmentationNetwork
     average: dict[str, torch.Tensor]
     optimiser: torch.optim.Adam
     recipe: TrainingRecipe
@@ -105,7 +105,7 @@ def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
     return run
 
 
-def _groups(network: LatupNet, l2: float) -> list[dict[str, object]]:
+def _groups(network: SegmentationNetwork, l2: float) -> list[dict[str, object]]:
     """Adam parameter groups. Keras adds l2 * sum(w^2) to the loss, whose gradient is 2 * l2 * w: Adam's weight_decay."""
     penalised = {id(w) for w in network.regularised_weights()}
     groups = ([p for p in network.parameters() if id(p) in penalised], [p for p in network.parameters() if id(p) not in penalised])
@@ -157,7 +157,7 @@ def train_step(run: Run, cases: Sequence[TrainingCase]) -> float:
     return value
 
 
-def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float], None]) -> LatupNet:
+def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float], None]) -> SegmentationNetwork:
     """Run all remaining steps, saving the state as the recipe says; returns the network with averaged weights, in eval mode.
 
     Raises:
@@ -174,7 +174,7 @@ def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float
     return averaged(run)
 
 
-def averaged(run: Run) -> LatupNet:
+def averaged(run: Run) -> SegmentationNetwork:
     """The network with its averaged weights, float32, eval mode, on the CPU."""
     run.network.load_state_dict(run.average, strict=False)
     return run.network.float().cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]

@@ -15,10 +15,10 @@ from edge_latup.cases.read import Case, read_case
 from edge_latup.errors import CaseError, SpecError
 from edge_latup.manifest import SeenCase, SeenCases
 from edge_latup.metrics.overlap import dice_by_region
+from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.build import SEEN_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, seen_cases
-from edge_latup.networks.latup_net import LatupNet
 from edge_latup.records import read_record, write_record
-from edge_latup.segmentation.prepare import crop_input
+from edge_latup.segmentation.prepare import crop_input, off_network_grid
 from edge_latup.spec import ModelSpec
 from edge_latup.training.data import TrainingCase, load_cases, seen_case
 from edge_latup.training.loop import Run, check_run, is_begun, start, train
@@ -70,7 +70,9 @@ def _held_out(folders: Sequence[Path], spec: ModelSpec, seen: Sequence[SeenCase]
         yield case
 
 
-def score(network: LatupNet, spec: ModelSpec, folders: Sequence[Path], seen: Sequence[SeenCase], note: Callable[[str], None]) -> Scores:
+def score(
+    network: SegmentationNetwork, spec: ModelSpec, folders: Sequence[Path], seen: Sequence[SeenCase], note: Callable[[str], None]
+) -> Scores:
     """Dice WT, TC, ET of every labelled case, by name, of one pass over the spec's crop, in PyTorch float32.
 
     Raises:
@@ -86,7 +88,9 @@ def score(network: LatupNet, spec: ModelSpec, folders: Sequence[Path], seen: Seq
             predicted = network(torch.from_numpy(image)[None]).argmax(1)[0].numpy().astype("uint8")
         # The whole volume counts: tumour outside the crop is missed, and scored as missed.
         label = case.grid.reorient(case.label, spec.orientation)
-        scores[case.name] = {str(region): value for region, value in dice_by_region(box.paste(predicted), label).items()}
+        scores[case.name] = {
+            str(region): value for region, value in dice_by_region(off_network_grid(box.paste(predicted), case, spec), label).items()
+        }
         note(f"held out {case.name}: " + ", ".join(f"{region} {value:.4f}" for region, value in scores[case.name].items()))
     return scores
 

@@ -47,6 +47,9 @@ class NetworkSpec(Record):
         return 8
 
 
+AnyNetwork = NetworkSpec | AttentionResnetUnetSpec | ResUnetSpec
+
+
 def _family(network: Any) -> str:
     """Which network a checkpoint belongs to; files that name none are older than the others."""
     found = network.get("family", "latup-net") if isinstance(network, dict) else getattr(network, "family", "")
@@ -226,7 +229,7 @@ class ModelSpec(Record):
             return f"view rotate turns the axial plane, but output_margin {self.output_margin} is not square there"
         return ""
 
-    def _matches_network(self, network: NetworkSpec | AttentionResnetUnetSpec | ResUnetSpec) -> None:
+    def _matches_network(self, network: AnyNetwork) -> None:
         if self.divisor % network.divisor:
             raise ValueError(f"divisor {self.divisor} is not a multiple of {network.divisor}, which {network.family} needs")
         if self.regions is not None and network.family != "latup-net" and network.activation != "sigmoid":

@@ -47,13 +47,14 @@ def _layer(node: torch.fx.Node, inputs: tuple[str, ...], parameters: set[str], n
     path, kind = list(node.meta["nn_module_stack"].values())[-1]
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     operation = str(node.target).split(".")[1]
-    trained = [math.prod(source.meta["val"].shape) for source in node.all_input_nodes if source.name in parameters]
+    own = [source for source in node.all_input_nodes if source.name in parameters]
+    parameters.difference_update(source.name for source in own)  # weights that are read twice are counted once
     return Layer(
         name=namer.name(path, str(node.target)),
         operation=kind.rsplit(".", 1)[-1] if kind.startswith("torch.nn.") else operation,
         inputs=inputs,
         output_shape=tuple(node.meta["val"].shape),
-        parameters=sum(trained),
+        parameters=sum(math.prod(source.meta["val"].shape) for source in own),
         macs=_macs(operation, node),
     )
 

@@ -10,9 +10,8 @@ from typing import Annotated, Final
 from pydantic import Field, model_validator
 
 from edge_latup.errors import InputError
-from edge_latup.network_specs import AttentionResnetUnetSpec, ResUnetSpec
 from edge_latup.records import Record
-from edge_latup.spec import ModelSpec, NetworkSpec
+from edge_latup.spec import LABELS, AnyNetwork, ModelSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,11 +56,20 @@ class KnownNetwork(Record):
         return self
 
     @property
-    def network(self) -> NetworkSpec | AttentionResnetUnetSpec | ResUnetSpec:
+    def network(self) -> AnyNetwork:
         """The network its spec declares."""
         if self.spec.network is None:
             raise TypeError(f"{self.name} declares no network")
         return self.spec.network
+
+    @property
+    def trained_spec(self) -> ModelSpec:
+        """The spec with a background among its classes: a softmax over tumour classes alone cannot learn where there is none."""
+        if self.spec.regions is not None or 0 in self.spec.labels:
+            return self.spec
+        network = self.network.model_copy(update={"out_channels": len(LABELS)})
+        post_process = self.spec.post_process.model_copy(update={"threshold": None})
+        return self.spec.model_copy(update={"network": network, "labels": LABELS, "post_process": post_process})
 
     @property
     def outputs(self) -> str:

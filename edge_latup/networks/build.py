@@ -18,7 +18,7 @@ from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.latup_net import LatupNet
 from edge_latup.networks.res_unet import ResUnet
 from edge_latup.records import read_record, replacing, write_record
-from edge_latup.spec import ModelSpec, NetworkSpec
+from edge_latup.spec import AnyNetwork, ModelSpec, NetworkSpec
 
 WEIGHTS_NAME: Final = "model.safetensors"
 SPEC_NAME: Final = "spec.json"
@@ -34,7 +34,7 @@ STEPS_TAKEN: Final = "num_batches_tracked"
 def build(spec: NetworkSpec) -> LatupNet: ...
 @overload
 def build(spec: AttentionResnetUnetSpec | ResUnetSpec) -> SegmentationNetwork: ...
-def build(spec: NetworkSpec | AttentionResnetUnetSpec | ResUnetSpec) -> SegmentationNetwork:
+def build(spec: AnyNetwork) -> SegmentationNetwork:
     """A freshly initialised network."""
     if isinstance(spec, NetworkSpec):
         return LatupNet(spec.in_channels, spec.out_channels, spec.width, attention=spec.attention, upsample=spec.upsample)

@@ -7,6 +7,7 @@ squeeze-and-excitation arXiv 1709.01507, CBAM arXiv 1807.06521.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -162,7 +163,7 @@ class ResUnet(SegmentationNetwork):
         self.encoders = nn.ModuleList(ResidualBlock(a, b, attention) for a, b in zip(inputs, widths, strict=True))
         self.pool = nn.MaxPool2d(2)
         self.decoders = nn.ModuleList(
-            Decoder(below, width, attention, gate_divisor, upsample) for width, below in zip(widths[:-1], widths[1:], strict=True)
+            Decoder(below, width, attention, gate_divisor, upsample) for width, below in itertools.pairwise(widths)
         )
         self.output = nn.Conv2d(widths[0], out_channels, 1)
 

@@ -61,7 +61,8 @@ def _lines(image: Image, axis: int, count: int) -> Image:
     places = np.clip((np.arange(count) + 0.5) * (length / count) - 0.5, 0, length - 1)
     low = places.astype(np.intp)
     weight = (places - low).astype(np.float32).reshape([-1 if index == axis else 1 for index in range(3)])
-    first, second = image.take(low, axis), image.take(np.minimum(low + 1, length - 1), axis)
+    first: Image = image.take(low, axis)
+    second = image.take(np.minimum(low + 1, length - 1), axis)
     second -= first
     second *= weight
     first += second

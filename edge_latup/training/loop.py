@@ -19,7 +19,7 @@ from edge_latup.errors import SpecError
 from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.build import WEIGHTS_NAME, build
 from edge_latup.records import read_record, replacing, write_record, write_text
-from edge_latup.spec import ModelSpec, NetworkSpec
+from edge_latup.spec import AnyNetwork, ModelSpec
 from edge_latup.training.augment import augment
 from edge_latup.training.data import TrainingCase, draw_patch
 from edge_latup.training.loss import training_loss
@@ -59,7 +59,7 @@ def is_begun(folder: Path) -> bool:
     return (folder / STATE_NAME).is_file()
 
 
-def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> NetworkSpec:
+def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> AnyNetwork:
     """The network to train in `folder`. Reads and writes no more than it must, so it comes before the cases are read.
 
     Raises:

@@ -61,15 +61,13 @@ class Cbam(nn.Module):
         self.excite = nn.Linear(hidden, channels, bias=False)
         self.spatial = nn.Conv2d(2, 1, CBAM_KERNEL, padding=CBAM_KERNEL // 2, bias=False)
 
-    def _perceptron(self, pooled: Tensor) -> Tensor:
-        y: Tensor = self.excite(torch.relu(self.squeeze(pooled)))
-        return y
-
     def forward(self, x: Tensor) -> Tensor:
-        scores = self._perceptron(x.mean(dim=PLANE, dtype=_full(x))) + self._perceptron(x.amax(dim=PLANE).to(_full(x)))
+        # Both at once: weights that two layers of a graph share trip quantizers.
+        pooled = torch.stack([x.mean(dim=PLANE, dtype=_full(x)), x.amax(dim=PLANE).to(_full(x))])
+        scores = self.excite(torch.relu(self.squeeze(pooled))).sum(dim=0)
         x = x * torch.sigmoid(scores)[:, :, None, None].to(x.dtype)
-        pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
-        return x * torch.sigmoid(self.spatial(pooled))
+        seen = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        return x * torch.sigmoid(self.spatial(seen))
 
 
 class AttentionGate(nn.Module):

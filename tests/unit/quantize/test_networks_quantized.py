@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,6 +30,9 @@ WAYS: list[tuple[str, RuntimeName]] = [
 ]  # fmt: skip
 AGREEMENT = {"dynamic-range": 0.97, "fp16": 0.999, "bf16": 0.95, "int8": 0.8, "dynamic-int8": 0.8}
 """Least share of voxels of the same class. Rounding moves some of an untrained network's, a wrong scale or axis moves most."""
+
+OFTEN = ("attention-resnet-unet R2", "res-unet gate", "res-unet cbam")
+"""What is compressed in every run of the tests; the others, and the other methods, in the slow ones."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,8 +73,13 @@ def decided(name: str, output: np.ndarray) -> np.ndarray:
     return output > 0.5 if tiny_spec_of(name).regions else output.argmax(1)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("method", "runtime"), WAYS, ids=["-".join(way) for way in WAYS])
+def _marked(name: str, way: tuple[str, RuntimeName]) -> Any:
+    return () if name in OFTEN and way[0] in ("int8", "dynamic-range") else pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "runtime"), [pytest.param(name, *way, marks=_marked(name, way)) for name in NETWORKS for way in WAYS]
+)
 def test_a_compressed_network_decides_as_the_float_one(
     exported: Callable[[str], Artifact], tmp_path: Path, name: str, method: str, runtime: RuntimeName
 ) -> None:

@@ -23,6 +23,7 @@ from edge_latup.spec import AnyNetwork, ModelSpec
 from edge_latup.training.augment import augment
 from edge_latup.training.data import TrainingCase, draw_patch
 from edge_latup.training.loss import region_loss, training_loss
+from edge_latup.training.norms import measure_norms, statistics_of
 from edge_latup.training.recipe import TrainingRecipe
 
 STATE_NAME: Final = "state.safetensors"
@@ -208,23 +209,8 @@ def averaged(run: Run, cases: Sequence[TrainingCase] = ()) -> SegmentationNetwor
     """The network with its averaged weights, float32, eval mode, on the CPU; `cases` are what its batch norms are measured on."""
     run.network.load_state_dict(run.average, strict=False)
     if cases:
-        _measure_norms(run, cases)
+        measure_norms(run.network, (_batch(cases, run, step)[0] for step in range(min(NORM_BATCHES, run.recipe.steps))))
     return run.network.float().cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
-
-
-def _measure_norms(run: Run, cases: Sequence[TrainingCase]) -> None:
-    """Running statistics of batch norms anew: those at hand belong to the weights of the last steps, not to their average."""
-    norms = [module for module in run.network.modules() if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d))]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    run.network.train()
-    with torch.no_grad():
-        for step in range(min(NORM_BATCHES, run.recipe.steps) if norms else 0):
-            run.network.logits(_batch(cases, run, step)[0])
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def save_state(run: Run) -> None:
@@ -234,7 +220,7 @@ def save_state(run: Run) -> None:
         state = run.optimiser.state[parameter]
         tensors |= {f"weight/{name}": parameter, f"average/{name}": run.average[name]}
         tensors |= {f"adam/{key}/{name}": torch.as_tensor(value) for key, value in state.items()}
-    tensors |= {f"buffer/{name}": buffer for name, buffer in _statistics(run.network)}
+    tensors |= {f"buffer/{name}": buffer for name, buffer in statistics_of(run.network)}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     tensors["curve"] = torch.tensor(run.curve, dtype=torch.float64)
     with replacing(run.folder / STATE_NAME) as temporary:
@@ -242,14 +228,9 @@ def save_state(run: Run) -> None:
     write_text(json.dumps({"loss": [round(value, 5) for value in run.curve]}) + "\n", run.folder / CURVE_NAME)
 
 
-def _statistics(network: SegmentationNetwork) -> list[tuple[str, torch.Tensor]]:
-    """Running statistics of batch norms by name."""
-    return [(name, buffer) for name, buffer in network.named_buffers() if buffer.is_floating_point()]
-
-
 def _resume(run: Run) -> None:
     tensors = _read_state(run)
-    for name, buffer in _statistics(run.network):
+    for name, buffer in statistics_of(run.network):
         buffer.copy_(tensors[f"buffer/{name}"])
     for name, parameter in run.network.named_parameters():
         with torch.no_grad():

@@ -15,7 +15,7 @@ from edge_latup.cases.identity import CaseOrigin
 from edge_latup.cases.labels import to_canonical
 from edge_latup.cases.read import Case
 from edge_latup.metrics.lesionwise import LesionScores, lesionwise
-from edge_latup.metrics.overlap import Mask, dice, iou, region_mask
+from edge_latup.metrics.overlap import Mask, dice, iou, region_mask, sensitivity, specificity
 from edge_latup.metrics.surface import Spacing, hd95, volume_ml
 from edge_latup.spec import REGIONS, Region
 
@@ -36,6 +36,8 @@ class _AgainstLabel:
     iou: float | None = None
     hd95_mm: float | None = None
     lesionwise: LesionScores | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
 
 
 def _against(output: Mask, label: Mask | None, spacing: Spacing) -> _AgainstLabel:
@@ -46,6 +48,8 @@ def _against(output: Mask, label: Mask | None, spacing: Spacing) -> _AgainstLabe
         iou=iou(output, label),
         hd95_mm=hd95(output, label, spacing),
         lesionwise=lesionwise(output, label, spacing),
+        sensitivity=sensitivity(output, label),
+        specificity=specificity(output, label),
     )
 
 
@@ -65,6 +69,8 @@ def _drift(reference: Mask, candidate: Mask, own: tuple[_AgainstLabel, _AgainstL
         hd95_reference_mm=first.hd95_mm, hd95_candidate_mm=second.hd95_mm,
         volume_reference_ml=volume_ml(reference, spacing), volume_candidate_ml=volume_ml(candidate, spacing),
         lesionwise_reference=first.lesionwise, lesionwise_candidate=second.lesionwise,
+        sensitivity_reference=first.sensitivity, sensitivity_candidate=second.sensitivity,
+        specificity_reference=first.specificity, specificity_candidate=second.specificity,
     )  # fmt: skip
 
 

@@ -108,6 +108,11 @@ class RegionDrift(Record):
     lesionwise_reference: LesionScores | None = None
     """None without a label, and in records made before these scores were kept."""
     lesionwise_candidate: LesionScores | None = None
+    sensitivity_reference: float | None = None
+    """None without a label or where the region is empty in it, and in records made before it was kept. So is specificity."""
+    sensitivity_candidate: float | None = None
+    specificity_reference: float | None = None
+    specificity_candidate: float | None = None
 
     @property
     def dice_drop(self) -> float | None:

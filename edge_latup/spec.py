@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+import itertools
+import math
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from edge_latup.network_specs import AttentionResnetUnetSpec, ResUnetSpec
 from edge_latup.records import Record
 
 REGION_THRESHOLD: Final = 0.5
@@ -22,13 +25,14 @@ Normalisation = Literal["per_volume_postcrop", "per_slice_precrop", "z_score_non
 the volume's voxels that are not zero (which stay zero outside), or nothing, where the network does it itself."""
 Size = tuple[int, int, int]
 Margin = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Blending = Literal["constant", "gaussian"]
 View = Literal["identity", "mirror", "rotate"]
 """How the network is shown the case: as it is, mirrored left to right, or turned by 90 degrees in the axial plane."""
 
 
 class NetworkSpec(Record):
-    """Which network a checkpoint belongs to, and its constructor arguments."""
+    """LATUP-Net's constructor arguments."""
 
     family: Literal["latup-net"] = "latup-net"
     in_channels: int = Field(3, ge=1)
@@ -36,6 +40,66 @@ class NetworkSpec(Record):
     width: int = Field(32, ge=8, multiple_of=8)
     attention: bool = True
     upsample: Literal["nearest", "trilinear"] = "nearest"
+
+    @property
+    def divisor(self) -> int:
+        """Every size is halved three times."""
+        return 8
+
+
+AnyNetwork = NetworkSpec | AttentionResnetUnetSpec | ResUnetSpec
+
+
+def _family(network: Any) -> str:
+    """Which network a checkpoint belongs to; files that name none are older than the others."""
+    found = network.get("family", "latup-net") if isinstance(network, dict) else getattr(network, "family", "")
+    return str(found)
+
+
+AnyNetworkSpec = Annotated[
+    Annotated[NetworkSpec, Tag("latup-net")]
+    | Annotated[AttentionResnetUnetSpec, Tag("attention-resnet-unet")]
+    | Annotated[ResUnetSpec, Tag("res-unet")],
+    Discriminator(_family),
+]
+
+
+class Landmarks(Record):
+    """One modality's intensities at the quantiles of a histogram reference."""
+
+    modality: Modality
+    values: tuple[float, ...]
+    """Never descending, in what the normalisation gives."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Landmarks:
+        if any(first > then for first, then in itertools.pairwise(self.values)) or not all(map(math.isfinite, self.values)):
+            raise ValueError(f"the values of {self.modality} must be finite and never descend, got {self.values}")
+        return self
+
+
+class HistogramReference(Record):
+    """Intensities that every case is brought to: those at some quantiles of the head's voxels, for each modality.
+
+    Between these landmarks a volume is mapped linearly (Nyul, Udupa, Zhang, IEEE Trans. Med. Imaging 19(2), 2000).
+    """
+
+    quantiles: Annotated[tuple[Share, ...], Field(min_length=2)]
+    """Ascending, from 0 to 1."""
+    landmarks: tuple[Landmarks, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HistogramReference:
+        ascending = all(first < then for first, then in itertools.pairwise(self.quantiles))
+        if not ascending or (self.quantiles[0], self.quantiles[-1]) != (0, 1):
+            raise ValueError(f"quantiles must ascend from 0 to 1, got {self.quantiles}")
+        if wrong := [one for one in self.landmarks if len(one.values) != len(self.quantiles)]:
+            raise ValueError(f"{wrong[0].modality} has {len(wrong[0].values)} values for {len(self.quantiles)} quantiles")
+        return self
+
+    def of(self, modality: Modality) -> tuple[float, ...] | None:
+        """The values of a modality, None where the reference has none."""
+        return next((one.values for one in self.landmarks if one.modality == modality), None)
 
 
 class CentreCrop(Record):
@@ -109,10 +173,15 @@ class ModelSpec(Record):
 
     schema_version: Literal[1] = 1
     name: str
-    network: NetworkSpec | None = None
+    network: AnyNetworkSpec | None = None
     modalities: tuple[Modality, ...] = ("flair", "t1ce", "t2")
     orientation: Annotated[str, Field(pattern="^[LR][AP][SI]$")] = "LPS"
     normalisation: Normalisation = "per_volume_postcrop"
+    histogram: HistogramReference | None = None
+    """What each modality's histogram is matched to after the normalisation; None leaves it as it is."""
+    resize: Size | None = None
+    """Grid that the whole volume is brought to, linearly, before anything is cut out of it; the label map is brought back from it
+    by nearest neighbour. None keeps the case's own."""
     spatial: Spatial = CentreCrop()
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("identity",)
     """Test-time augmentation: one label map for each view, then the majority's vote; ties go to the largest mean probability."""
@@ -138,6 +207,10 @@ class ModelSpec(Record):
             raise ValueError(f"views must be distinct, got {self.views}")
         if self.network is not None:
             self._matches_network(self.network)
+        if self.resize is not None and min(self.resize) < 1:
+            raise ValueError(f"resize must be positive sizes, got {self.resize}")
+        if self.histogram is not None and (missing := [name for name in self.modalities if self.histogram.of(name) is None]):
+            raise ValueError(f"the histogram reference has no {missing[0]}, which the network sees")
         if self.regions is not None and self.labels != LABELS:
             raise ValueError(f"output channels are labels or regions, not both: leave out labels {self.labels}")
         if conflict := self.margin_conflict():
@@ -156,7 +229,11 @@ class ModelSpec(Record):
             return f"view rotate turns the axial plane, but output_margin {self.output_margin} is not square there"
         return ""
 
-    def _matches_network(self, network: NetworkSpec) -> None:
+    def _matches_network(self, network: AnyNetwork) -> None:
+        if self.divisor % network.divisor:
+            raise ValueError(f"divisor {self.divisor} is not a multiple of {network.divisor}, which {network.family} needs")
+        if self.regions is not None and network.family != "latup-net" and network.activation != "sigmoid":
+            raise ValueError("a softmax makes channels exclude each other, regions overlap: the network's activation is sigmoid")
         if network.in_channels != len(self.modalities):
             raise ValueError(f"the network takes {network.in_channels} channels but {len(self.modalities)} modalities are declared")
         if network.out_channels != self.channels:

@@ -38,6 +38,28 @@ def cost_of(folder: Path, size: Size | None = None) -> Cost:
     return cost_of_graph(artifact.model_path, source, shape)
 
 
+def cost_of_known(name: str, size: Size | None = None) -> Cost:
+    """Cost of a network of the index, untrained, at the input its published figures are for.
+
+    Args:
+        name: of the network.
+        size: spatial size instead; a 2-D network sees its last axis slice by slice.
+
+    Raises:
+        InputError: no such network, or a size it does not take.
+    """
+    import torch
+
+    from edge_latup.export.network_index import known_network
+    from edge_latup.networks.build import build
+
+    known = known_network(name)
+    shape = known.cost_input if size is None else _input_shape(known.spec, size)
+    with torch.device("meta"):
+        network = build(known.network)
+    return cost_of_network(network, f"{known.title} (PyTorch modules)", shape)
+
+
 def _input_shape(spec: ModelSpec, size: Size | None) -> tuple[int, ...]:
     sizes = size or spec.spatial.size
     if bad := [side for side in sizes if side <= 0 or side % spec.divisor]:

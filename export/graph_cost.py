@@ -53,6 +53,7 @@ class _Walk:
         computing = [node for node in self._nodes if node.get_type_name() != "ShapeOf"]
         self._readers = Counter(source.get_friendly_name() for node in computing for source in _sources(node))
         self._varying: set[str] = set()
+        self._counted: set[str] = set()
         self._layers: dict[str, Layer] = {}
         self._produced: dict[str, str] = {}
         """Node -> the layer whose output it hands on; "" for the network's input."""
@@ -82,7 +83,7 @@ class _Walk:
     def _layer(self, node: Any, data: list[Any]) -> Layer:
         operation, shape = str(node.get_type_name()), _shape(node)
         constants = [source for source in _sources(node) if source.get_friendly_name() not in self._varying]
-        trained = sum(_elements(constant) for constant in constants) if operation in HOLDERS else 0
+        trained = sum(map(self._once, constants)) if operation in HOLDERS else 0
         name = self._name(node)
         begun = self._begun(operation, shape, data)
         if begun is not None:
@@ -92,6 +93,13 @@ class _Walk:
         return Layer(
             name=name, operation=operation, inputs=inputs, output_shape=shape, parameters=trained, macs=openvino_macs(operation, node)
         )
+
+    def _once(self, constant: Any) -> int:
+        """Elements of a constant operand, 0 where another layer reads it too and has counted it."""
+        name = constant.get_friendly_name()
+        counted = name in self._counted
+        self._counted.add(name)
+        return 0 if counted else _elements(constant)
 
     def _name(self, node: Any) -> str:
         name = str(node.get_friendly_name())

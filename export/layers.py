@@ -9,7 +9,7 @@ from typing import Any, Final
 from edge_latup.runtimes.base import peak_of_lifetimes
 from edge_latup.runtimes.macs import OPENVINO_CONVOLUTIONS
 
-CONVOLUTIONS: Final = ("Conv3d", "ConvTranspose3d", *OPENVINO_CONVOLUTIONS)
+CONVOLUTIONS: Final = ("Conv2d", "Conv3d", "ConvTranspose2d", "ConvTranspose3d", *OPENVINO_CONVOLUTIONS)
 """What PyTorch and OpenVINO call convolutions and transposed convolutions."""
 TOTALS: Final = ("parameters", "macs", "convolution_macs", "activation_bytes", "peak_activation_bytes")
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-NO_WORK: Final = ("to", "dropout", "unsqueeze")
+NO_WORK: Final = ("to", "dropout", "unsqueeze", "reshape")
 """In an FP32 network in eval mode these hand on the tensor they are given."""
+FORWARD: Final = ("conv2d", "conv3d")
+TRANSPOSED: Final = ("conv_transpose2d", "conv_transpose3d")
 
 
 def cost_of_network(network: nn.Module, source: str, shape: tuple[int, ...]) -> Cost:
@@ -33,7 +35,7 @@ def cost_of_network(network: nn.Module, source: str, shape: tuple[int, ...]) -> 
             continue
         inputs = tuple(produced[source] for source in node.all_input_nodes if source in produced)
         if str(node.target).split(".")[1] in NO_WORK:
-            produced[node] = inputs[0]
+            produced.update((node, source) for source in inputs[:1])
             continue
         layer = _layer(node, inputs, parameters, namer)
         produced[node] = layer.name
@@ -45,25 +47,26 @@ def _layer(node: torch.fx.Node, inputs: tuple[str, ...], parameters: set[str], n
     path, kind = list(node.meta["nn_module_stack"].values())[-1]
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     operation = str(node.target).split(".")[1]
-    trained = [math.prod(source.meta["val"].shape) for source in node.all_input_nodes if source.name in parameters]
+    own = [source for source in node.all_input_nodes if source.name in parameters]
+    parameters.difference_update(source.name for source in own)  # weights that are read twice are counted once
     return Layer(
         name=namer.name(path, str(node.target)),
         operation=kind.rsplit(".", 1)[-1] if kind.startswith("torch.nn.") else operation,
         inputs=inputs,
         output_shape=tuple(node.meta["val"].shape),
-        parameters=sum(trained),
+        parameters=sum(math.prod(source.meta["val"].shape) for source in own),
         macs=_macs(operation, node),
     )
 
 
 def _macs(operation: str, node: torch.fx.Node) -> int:
     """A convolution costs its weights per output voxel, a transposed one per input voxel, a dense layer per row."""
-    if operation not in ("conv3d", "conv_transpose3d", "linear"):
+    if operation not in ("linear", *FORWARD, *TRANSPOSED):
         return 0
     read, weight, out = _shape(node.args[0]), _shape(node.args[1]), tuple(node.meta["val"].shape)
     if operation == "linear":
         return dense_macs(out, weight[-1])
-    return convolution_macs((out if operation == "conv3d" else read)[2:], weight)
+    return convolution_macs(out if operation in FORWARD else read, weight)
 
 
 def _shape(argument: Any) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edge_latup.export.layers import Cost
+from edge_latup.export.network_index import known_networks
 
 LATUP_PARAMETERS: Final = 3_069_060
 LATUP_MACS_128: Final = 788_730_478_592
@@ -16,10 +17,10 @@ CROP_VOXELS: Final = 128**3
 def remarks(cost: Cost) -> list[str]:
     """What the literature says of this network, and where it is wrong; empty for a network without published figures.
 
-    LATUP-Net is recognised by its parameter count, not by its name.
+    Networks are recognised by their parameter count, not by their name.
     """
     if cost.parameters != LATUP_PARAMETERS:
-        return []
+        return [line for known in known_networks() if known.parameters == cost.parameters for line in known.remarks()]
     voxels = cost.input_shape[2] * cost.input_shape[3] * cost.input_shape[4]
     at_128 = cost.convolution_macs * CROP_VOXELS / voxels
     gflop = 2 * at_128 / 1e9

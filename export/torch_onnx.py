@@ -121,10 +121,10 @@ def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynami
         _write_onnx(network, folder / "model.onnx", sized, dynamic)
 
     def prove_parity(draft: Artifact) -> Manifest:
-        parity = []
+        parity, regions = [], sized.regions is not None
         for runtime, tolerance in PROVEN_IN.items():
             with open_session(draft, runtime) as session:
-                parity.append(prove(expected, session.infer(batch), ("pytorch fp32", f"{runtime} fp32"), tolerance))
+                parity.append(prove(expected, session.infer(batch), ("pytorch fp32", f"{runtime} fp32"), tolerance, regions=regions))
         return draft.manifest.model_copy(update={"parity": tuple(parity)})
 
     return write_artifact(out, manifest, write_model, examine=prove_parity, overwrite=overwrite)

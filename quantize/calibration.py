@@ -14,7 +14,7 @@ from edge_latup.cases.layout import find_cases
 from edge_latup.cases.read import Case, read_case
 from edge_latup.errors import CaseError
 from edge_latup.manifest import SeenCase
-from edge_latup.segmentation.prepare import CropBox, centre_box, normalise_after_crop, normalise_before_crop, oriented
+from edge_latup.segmentation.prepare import CropBox, centre_box, normalise_after_crop, onto_network_grid, whole_volumes
 from edge_latup.spec import ModelSpec, Size
 
 Image = NDArray[np.float32]
@@ -32,7 +32,7 @@ def _foreground_box(case: Case, spec: ModelSpec, shape: Size, size: Size, rng: n
     """A crop that holds a random tumour voxel (a random head voxel where there is no tumour), kept inside the volume."""
     label, image = case.label, case.images[spec.modalities[0]]
     mask = label > 0 if label is not None and label.any() else image > image.min()
-    voxels = np.argwhere(case.grid.reorient(mask, spec.orientation))
+    voxels = np.argwhere(onto_network_grid(mask, case, spec))
     centre = voxels[int(rng.integers(len(voxels)))]
     starts = [int(np.clip(c - s // 2, min(0, n - s), max(0, n - s))) for c, s, n in zip(centre, size, shape, strict=True)]
     return CropBox(start=(starts[0], starts[1], starts[2]), size=size, shape=shape)
@@ -40,7 +40,7 @@ def _foreground_box(case: Case, spec: ModelSpec, shape: Size, size: Size, rng: n
 
 def crops_of(case: Case, spec: ModelSpec, size: Size, count: int, rng: np.random.Generator) -> list[Image]:
     """`count` normalised crops: first the deployed one (the centre), then foreground-aware ones. Each float32 (1, C, *size)."""
-    volume = normalise_before_crop(oriented(case, spec), spec.normalisation)
+    volume = np.stack(whole_volumes(case, spec))
     shape = (int(volume.shape[1]), int(volume.shape[2]), int(volume.shape[3]))
     boxes = [centre_box(shape, size), *(_foreground_box(case, spec, shape, size, rng) for _ in range(count - 1))]
     return [normalise_after_crop(box.cut(volume).astype(np.float32), spec.normalisation)[None] for box in boxes]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_latup.errors import InputError
 from edge_latup.quantize.onnx_graph import GraphIndex, opset_of
+from edge_latup.quantize.reduction_axes import fitted
 
 if TYPE_CHECKING:
     import onnx
@@ -134,7 +135,7 @@ def bounded_session(model: onnx.ModelProto) -> ort.InferenceSession:
     settings.enable_cpu_mem_arena = False  # the arena keeps what it once took
     # Nodes in the order of the graph: by default the reductions come last, and every tensor is kept for its own.
     settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(fitted(model, AXES).SerializeToString(), settings, providers=["CPUExecutionProvider"])
 
 
 def _check_finite(asked: Sequence[str], found: Sequence[NDArray[np.float64]], count: int) -> None:

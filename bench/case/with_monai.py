@@ -19,7 +19,7 @@ from edge_latup.cases.write import write_label_map
 from edge_latup.errors import InputError, MissingDependencyError
 from edge_latup.runtimes.base import Session, installed
 from edge_latup.segmentation.engine import Clock, finish
-from edge_latup.segmentation.prepare import CropBox, Image, normalise_after_crop, normalise_before_crop, oriented
+from edge_latup.segmentation.prepare import CropBox, Image, normalise_after_crop, whole_volumes
 from edge_latup.spec import ModelSpec, SlidingWindow
 
 if TYPE_CHECKING:
@@ -74,10 +74,11 @@ class MonaiSegmenter:
             with clock.stage("read"):
                 case = read_case(files, self.spec.modalities)
             with clock.stage("normalise"):
-                raw = oriented(case, self.spec)
-                case = dataclasses.replace(case, images={}, label=None)
+                # The foreground is looked for in raw intensities, but on the grid that the windows slide over.
+                raw = np.stack(whole_volumes(case, self.spec.model_copy(update={"normalisation": "none", "histogram": None})))
                 box = self._box(raw)
-                image = box.view(normalise_before_crop(raw, self.spec.normalisation))
+                image = box.view(np.stack(whole_volumes(case, self.spec)))
+                case = dataclasses.replace(case, images={}, label=None)
             values = box.paste(self._slide(image, clock))
             label = finish(values, case, self.spec, clock)
             with clock.stage("write"):

@@ -17,6 +17,7 @@ from edge_latup.cli.export import export
 from edge_latup.cli.gate import gate
 from edge_latup.cli.import_model import import_model
 from edge_latup.cli.inspect import inspect
+from edge_latup.cli.networks import networks
 from edge_latup.cli.output import Mode, configure, output
 from edge_latup.cli.package import package
 from edge_latup.cli.phantom import phantom
@@ -49,6 +50,7 @@ app.add_typer(targets, name="targets")
 app.command()(predict)
 app.command()(verify)
 app.add_typer(package, name="package")
+app.command()(networks)
 
 
 def main() -> None:

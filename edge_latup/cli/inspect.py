@@ -18,7 +18,7 @@ COLUMNS: Final = ("layer", "operation", "output", "parameters", "MAC", "activati
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="Artifact or checkpoint folder.")],
+    model: Annotated[Path | None, typer.Argument(help="Artifact or checkpoint folder.", show_default=False)] = None,
     size: Annotated[
         str | None, typer.Option(help="Spatial size, such as 64; the model's own unless given. Not for fixed-size artifacts.")
     ] = None,
@@ -28,8 +28,18 @@ def inspect(
     threads: Annotated[int, typer.Option(min=0, help="With --audit: CPU threads; 0 uses every core this process may use.")] = 0,
     rules: Annotated[str | None, typer.Option(help="Instead, check an ONNX file or artifact against a runtime's rules: tensorrt.")] = None,
     dla: Annotated[bool, typer.Option("--dla", help="With --rules: ask also whether a Deep Learning Accelerator could run it.")] = False,
+    network: Annotated[str | None, typer.Option(help="Instead of a folder: a network of `edge-latup networks`, untrained.")] = None,
 ) -> None:
     """Print parameters, multiply-accumulates and activation memory of every layer, counted from the graph, and the published figures."""
+    if network is not None:
+        if model is not None or audit or rules is not None:
+            raise InputError("--network takes the place of a folder, and goes with --size alone", "leave out the others")
+        from edge_latup.export.cost import cost_of_known
+
+        _show(cost_of_known(network, None if size is None else parse_size(size, "--size")))
+        return
+    if model is None:
+        raise InputError("no model given", "name an artifact or checkpoint folder, or a network: --network latup-net")
     if audit:
         from edge_latup.cli.audit import show_audit
 
@@ -43,9 +53,13 @@ def inspect(
         show_rules(model, rules, dla=dla)
         return
     from edge_latup.export.cost import cost_of
+
+    _show(cost_of(model, None if size is None else parse_size(size, "--size")))
+
+
+def _show(cost: Cost) -> None:
     from edge_latup.export.published import remarks
 
-    cost = cost_of(model, None if size is None else parse_size(size, "--size"))
     told = remarks(cost)
     output.table(f"{cost.source}, input {_times(cost.input_shape)}", COLUMNS, [_row(layer) for layer in cost.layers], left=3)
     for line in (*_totals(cost), *told):

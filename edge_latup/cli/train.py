@@ -1,9 +1,9 @@
-"""`edge-latup train`: train LATUP-Net on labelled cases."""
+"""`edge-latup train`: train a network on labelled cases."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,6 +13,8 @@ from edge_latup.spec import ModelSpec, NetworkSpec
 
 if TYPE_CHECKING:
     from edge_latup.training.recipe import Phase
+
+LATUP_NET: Final = "latup-net"
 
 
 def _phase(text: str) -> Phase:
@@ -25,6 +27,26 @@ def _phase(text: str) -> Phase:
     return Phase(patch=int(patch), steps=int(steps))
 
 
+def _spec(name: str, width: int | None, folders: list[Path]) -> ModelSpec:
+    """The model spec to train, from the index of networks; its histogram reference is made of the cases it is trained on."""
+    from edge_latup.export.network_index import known_network
+
+    known = known_network(name)
+    if name == LATUP_NET:
+        return known.spec.model_copy(update={"network": NetworkSpec(width=width or 32)})
+    if width is not None:
+        raise InputError(f"--width is LATUP-Net's, {name} has none", "leave it out")
+    spec = known.trained_spec
+    if spec != known.spec:
+        output.note(f"{name}: a background class is added, which a softmax over tumour classes cannot express")
+    if not known.learns_histogram:
+        return spec
+    from edge_latup.training.data import learnt_reference
+
+    output.note("learning the histogram reference from the training cases")
+    return spec.model_copy(update={"histogram": learnt_reference(folders, spec)})
+
+
 def train(
     out: Annotated[Path, typer.Option(help="Run folder: checkpoint, recipe, curve and state. A run found there is resumed.")],
     cases: Annotated[list[Path] | None, typer.Option(help="Folder of labelled synthetic cases; may be repeated.")] = None,
@@ -32,7 +54,8 @@ def train(
     held_out: Annotated[list[Path] | None, typer.Option(help="Labelled cases not trained on, scored at the end; may be repeated.")] = None,
     phase: Annotated[list[str] | None, typer.Option(help="PATCH:STEPS; may be repeated. End on the deployed crop.")] = None,
     start_from: Annotated[Path | None, typer.Option(help="Checkpoint folder whose weights to start from.")] = None,
-    width: Annotated[int, typer.Option(help="Channels of the first stage; 32 is the published network.")] = 32,
+    network: Annotated[str, typer.Option(help="Which to train: a name of `edge-latup networks`.")] = LATUP_NET,
+    width: Annotated[int | None, typer.Option(help="Of LATUP-Net: channels of the first stage; 32, as published, unless given.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Adam's rate after warm-up.")] = 1e-3,
     final_learning_rate: Annotated[float, typer.Option(help="Rate at the last step (cosine decay).")] = 1e-5,
     l2: Annotated[float, typer.Option(min=0, help="L2 coefficient of the 11 published kernels (published: 0.02 for 200 epochs).")] = 0.0,
@@ -45,11 +68,11 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Same seed and options, same patches.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to PyTorch.")] = 0,
 ) -> None:
-    """Train LATUP-Net; resumes the run found in --out, saves the averaged weights as a checkpoint folder."""
+    """Train a network; resumes the run found in --out, saves the averaged weights as a checkpoint folder."""
     from edge_latup.training.recipe import TrainingRecipe
     from edge_latup.training.session import Listeners, Sources, run_training
 
-    if width < 8 or width % 8:
+    if width is not None and (width < 8 or width % 8):
         raise InputError(f"--width {width} is not a positive multiple of 8", "attention divides the channels by 8: try 16 or 32")
     for option, rate in (("--learning-rate", learning_rate), ("--final-learning-rate", final_learning_rate)):
         if not 0 < rate < 1:
@@ -62,7 +85,7 @@ def train(
         cross_entropy_weight=cross_entropy_weight, foreground_share=foreground_share, intensity_variation=intensity_variation,
         stop_after=stop_after,
     )  # fmt: skip
-    spec = ModelSpec(name="latup-net", network=NetworkSpec(width=width))
+    spec = _spec(network, width, [*(cases or []), *(real_cases or [])])
     sources = Sources(synthetic=cases or [], real=real_cases or [], held_out=held_out or [], start_from=start_from, threads=threads)
     with output.progress("training", recipe.last_step) as ticker:
         listeners = Listeners(note=output.note, on_step=lambda step, loss: ticker.update(step, f"loss {loss:.3f}"))

@@ -28,6 +28,18 @@ def iou(first: Mask, second: Mask) -> float:
     return int(np.count_nonzero(first & second)) / union if union else 1.0
 
 
+def sensitivity(found: Mask, truth: Mask) -> float | None:
+    """Share of the voxels of `truth` that were found; None where it has none."""
+    size = int(np.count_nonzero(truth))
+    return int(np.count_nonzero(found & truth)) / size if size else None
+
+
+def specificity(found: Mask, truth: Mask) -> float | None:
+    """Share of the voxels outside `truth` that were not found; None where it fills the volume. Air counts, so it is near 1."""
+    outside = int(truth.size - np.count_nonzero(truth))
+    return int(np.count_nonzero(~(found | truth))) / outside if outside else None
+
+
 def dice_by_region(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> dict[Region, float]:
     """Dice of WT, TC and ET between two canonical label maps of one shape."""
     return {region: dice(region_mask(first, region), region_mask(second, region)) for region in REGIONS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, overload
 
 import torch
 from safetensors import SafetensorError
@@ -12,9 +12,13 @@ from torch import nn
 
 from edge_latup.errors import SpecError
 from edge_latup.manifest import SeenCase, SeenCases
+from edge_latup.network_specs import AttentionResnetUnetSpec, ResUnetSpec
+from edge_latup.networks.attention_resnet_unet import AttentionResnetUnet
+from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.latup_net import LatupNet
+from edge_latup.networks.res_unet import ResUnet
 from edge_latup.records import read_record, replacing, write_record
-from edge_latup.spec import ModelSpec, NetworkSpec
+from edge_latup.spec import AnyNetwork, ModelSpec, NetworkSpec
 
 WEIGHTS_NAME: Final = "model.safetensors"
 SPEC_NAME: Final = "spec.json"
@@ -22,21 +26,37 @@ SEEN_NAME: Final = "seen.json"
 CHECKPOINT_HINT: Final = f"give a folder with {WEIGHTS_NAME} and {SPEC_NAME}; pickled checkpoints (.pt, .pth) are not loaded"
 
 
-def build(spec: NetworkSpec) -> LatupNet:
+STEPS_TAKEN: Final = "num_batches_tracked"
+"""An integer that PyTorch counts in every batch norm and nothing here reads: not part of a checkpoint."""
+
+
+@overload
+def build(spec: NetworkSpec) -> LatupNet: ...
+@overload
+def build(spec: AttentionResnetUnetSpec | ResUnetSpec) -> SegmentationNetwork: ...
+def build(spec: AnyNetwork) -> SegmentationNetwork:
     """A freshly initialised network."""
-    return LatupNet(spec.in_channels, spec.out_channels, spec.width, attention=spec.attention, upsample=spec.upsample)
+    if isinstance(spec, NetworkSpec):
+        return LatupNet(spec.in_channels, spec.out_channels, spec.width, attention=spec.attention, upsample=spec.upsample)
+    arguments = spec.model_dump(exclude={"family"})
+    return AttentionResnetUnet(**arguments) if isinstance(spec, AttentionResnetUnetSpec) else ResUnet(**arguments)
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights and running statistics by name."""
+    return {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(STEPS_TAKEN)}
 
 
 def save_checkpoint(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
     """Write model.safetensors (float32) and spec.json into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().float().contiguous().clone() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.detach().float().contiguous().clone() for name, tensor in _tensors(network).items()}
     with replacing(folder / WEIGHTS_NAME) as temporary:
         save_file(tensors, temporary)
     write_record(spec, folder / SPEC_NAME)
 
 
-def load_checkpoint(folder: Path) -> tuple[LatupNet, ModelSpec]:
+def load_checkpoint(folder: Path) -> tuple[SegmentationNetwork, ModelSpec]:
     """Load a checkpoint folder as an eval-mode float32 network and its spec.
 
     Raises:
@@ -58,7 +78,7 @@ def seen_cases(folder: Path) -> tuple[SeenCase, ...]:
     return read_record(SeenCases, path).cases if path.is_file() else ()
 
 
-def load_network(weights: Path, spec: ModelSpec) -> LatupNet:
+def load_network(weights: Path, spec: ModelSpec) -> SegmentationNetwork:
     """The network `spec` declares with weights from a safetensors file, eval mode. Networks are recognised by tensor shapes.
 
     Raises:
@@ -66,10 +86,10 @@ def load_network(weights: Path, spec: ModelSpec) -> LatupNet:
     """
     if spec.network is None:
         raise SpecError(f"model spec {spec.name} of {weights} declares no network", 'add "network": {"family": "latup-net"}')
-    tensors = _read_tensors(weights)
+    tensors = {name: tensor for name, tensor in _read_tensors(weights).items() if not name.endswith(STEPS_TAKEN)}
     network = build(spec.network)
     _check_shapes(network, tensors, weights)
-    network.load_state_dict(tensors)
+    network.load_state_dict(tensors, strict=False)  # strict but for the counters: `_check_shapes` compared every name
     return network.eval()
 
 
@@ -87,7 +107,7 @@ def _check_shapes(network: nn.Module, tensors: dict[str, torch.Tensor], weights:
         raise SpecError(
             f"{weights} holds {tensors[integers[0]].dtype} values in {integers[0]}", "give the checkpoint as it was trained, in floats"
         )
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in _tensors(network).items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected == found:
         return

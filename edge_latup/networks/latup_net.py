@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (PyTorch's own customary name)
 
+from edge_latup.networks.base import SegmentationNetwork
+
 LEAKY_SLOPE: Final = 0.1
 NORM_EPSILON: Final = 1e-3
 """Keras GroupNormalization's default, which the published network was trained with. PyTorch's 1e-5 gives other numbers."""
@@ -116,7 +118,7 @@ class Decoder(nn.Module):
         return y
 
 
-class LatupNet(nn.Module):
+class LatupNet(SegmentationNetwork):
     """LATUP-Net; 3,069,060 parameters with the default arguments.
 
     Args:
@@ -141,12 +143,11 @@ class LatupNet(nn.Module):
         attention: bool = True,
         upsample: str = "nearest",
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, DIVISOR)
         if width < SE_REDUCTION or width % SE_REDUCTION:
             raise ValueError(f"width must be a positive multiple of {SE_REDUCTION}, got {width}")
         if upsample not in ("nearest", "trilinear"):
             raise ValueError(f"upsample must be 'nearest' or 'trilinear', got {upsample!r}")
-        self.in_channels = in_channels
         self.upsample = upsample
         self.encoder1 = ParallelConvolutions(in_channels, width)
         self.encoder2 = Encoder(3 * width, 2 * width, dropout, attention)
@@ -187,14 +188,6 @@ class LatupNet(nn.Module):
         y = self.decoder1(y, skip1, self.upsample)
         scores: Tensor = self.output(y)
         return scores
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Class probabilities (N, classes, D, H, W), softmax over axis 1, for x float32 in [0, 1].
-
-        Raises:
-            ValueError: the channel count is not in_channels, or an axis is not a multiple of 8.
-        """
-        return torch.softmax(self.logits(x), dim=1)
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 5 or x.shape[1] != self.in_channels:

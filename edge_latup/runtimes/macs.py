@@ -9,12 +9,13 @@ from typing import Any, Final
 OPENVINO_CONVOLUTIONS: Final = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData")
 
 
-def convolution_macs(voxels: Sequence[int], weights: Sequence[int]) -> int:
+def convolution_macs(shape: Sequence[int], weights: Sequence[int]) -> int:
     """Of a convolution with weights of a shape.
 
-    `voxels`: spatial sizes of its output; of its input where it is a transposed one, which costs its weights per voxel it reads.
+    `shape`: (N, C, sizes) of its output; of its input where it is a transposed one, which costs its weights per voxel it reads.
+    A 2-D network's slices lie along N.
     """
-    return math.prod(voxels) * math.prod(weights)
+    return math.prod((shape[0], *shape[2:])) * math.prod(weights)
 
 
 def dense_macs(output: Sequence[int], inner: int) -> int:
@@ -30,4 +31,4 @@ def openvino_macs(operation: str, node: Any) -> int:
     if operation not in OPENVINO_CONVOLUTIONS:
         return 0
     read, weights = (tuple(int(size) for size in node.input_value(index).get_shape()) for index in (0, 1))
-    return convolution_macs((read if operation.endswith("BackpropData") else output)[2:], weights)
+    return convolution_macs(read if operation.endswith("BackpropData") else output, weights)

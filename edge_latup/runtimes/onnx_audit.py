@@ -86,7 +86,7 @@ class _Graph:
             axis = 0 if any(attribute.name == "transA" and attribute.i for attribute in node.attribute) else -1
             return dense_macs(self._shape(node.output[0]), self._shape(node.input[0])[axis])
         voxels = self._shape(node.input[0] if node.op_type == "ConvTranspose" else node.output[0])
-        return convolution_macs(voxels[2:], self._shape(second))
+        return convolution_macs(voxels, self._shape(second))
 
     def _shape(self, tensor: str) -> tuple[int, ...]:
         if tensor in self._constants:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edge_latup.networks.latup_net import LatupNet
+    from edge_latup.networks.base import SegmentationNetwork
 
 
 def is_available() -> bool:
@@ -59,7 +59,7 @@ def open(artifact: Artifact, options: SessionOptions) -> PyTorchSession:  # noqa
 class PyTorchSession:
     """A network in eval mode."""
 
-    def __init__(self, network: LatupNet, artifact: Artifact, size: Size | None = None) -> None:
+    def __init__(self, network: SegmentationNetwork, artifact: Artifact, size: Size | None = None) -> None:
         self._network, self._manifest, self._size = network, artifact.manifest, size
 
     @property
@@ -134,5 +134,5 @@ def _macs(module: nn.Module, read: torch.Tensor, output: torch.Tensor) -> int | 
     from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
     if isinstance(module, _ConvNd):
-        return convolution_macs((read if isinstance(module, _ConvTransposeNd) else output).shape[2:], module.weight.shape)
+        return convolution_macs((read if isinstance(module, _ConvTransposeNd) else output).shape, module.weight.shape)
     return dense_macs(output.shape, module.in_features) if isinstance(module, Linear) else None

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.cases.read import Case
 from edge_latup.errors import ArtifactError, InputError
-from edge_latup.runtimes.base import Session
+from edge_latup.runtimes.base import Batch
 from edge_latup.segmentation.blend import Slab, SlabBlender
 from edge_latup.segmentation.postprocess import remove_small_components
 from edge_latup.segmentation.prepare import (
@@ -20,10 +21,10 @@ from edge_latup.segmentation.prepare import (
     Image,
     brain_box,
     centre_box,
-    head_mask,
+    head_of,
     normalise_after_crop,
-    normalise_before_crop,
-    turned,
+    off_network_grid,
+    whole_volumes,
 )  # fmt: skip
 from edge_latup.segmentation.views import TURNS, paint, vote
 from edge_latup.segmentation.windows import importance, window_boxes, with_head
@@ -44,6 +45,19 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+class Predictor(Protocol):
+    """What segmentation asks of an opened artifact."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(N, C, D, H, W); -1 where the size is free."""
+        ...
+
+    def infer(self, batch: Batch) -> Batch:
+        """Probabilities float32 (N, channels, D, H, W) of float32 (N, C, D, H, W)."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,25 +99,22 @@ def prepare(case: Case, spec: ModelSpec) -> Task:
     """
     if conflict := spec.margin_conflict():
         raise InputError(conflict, "use --policy sliding-window with a --window that leaves room inside the margin, and other --tta")
-    raw = turned(case, spec)
-    channels = [normalise_before_crop(channel[None], spec.normalisation)[0] for channel in raw]
-    # Of intensities around their mean, half of the head is not above air.
-    seen = raw if spec.normalisation == "z_score_nonzero" else channels
+    channels = whole_volumes(case, spec)
     x, y, z = channels[0].shape
     policy, shape = spec.spatial, (x, y, z)
     if isinstance(policy, SlidingWindow):
         boxes = window_boxes(shape, policy, spec.output_margin)
-        kept = with_head(boxes, head_mask(seen), spec.output_margin) if policy.skip_air else boxes
+        kept = with_head(boxes, head_of(case, spec, channels), spec.output_margin) if policy.skip_air else boxes
         return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape)
     if isinstance(policy, BrainCrop):
-        box = brain_box(head_mask(seen), spec.divisor, square="rotate" in spec.views)
+        box = brain_box(head_of(case, spec, channels), spec.divisor, square="rotate" in spec.views)
     else:
         box = centre_box(shape, policy.size)
     # The crop alone is kept: the volume around it is memory that inference needs.
     return Task(channels=[box.cut(channel) for channel in channels], boxes=[box], windows=1, shape=shape)
 
 
-def infer(session: Session, spec: ModelSpec, task: Task, clock: Clock | None = None) -> NDArray[np.uint8]:
+def infer(session: Predictor, spec: ModelSpec, task: Task, clock: Clock | None = None) -> NDArray[np.uint8]:
     """Canonical labels uint8 of the task's volume, in the spec's orientation, before post-processing of components.
 
     Raises:
@@ -120,7 +131,7 @@ def infer(session: Session, spec: ModelSpec, task: Task, clock: Clock | None = N
         return box.paste(_label_values(spec, outputs))
 
 
-def segment(session: Session, spec: ModelSpec, case: Case) -> Segmentation:
+def segment(session: Predictor, spec: ModelSpec, case: Case) -> Segmentation:
     """Run `spec`'s spatial policy, views and post-processing on a case.
 
     Raises:
@@ -136,13 +147,13 @@ def segment(session: Session, spec: ModelSpec, case: Case) -> Segmentation:
 
 
 def finish(values: NDArray[np.uint8], case: Case, spec: ModelSpec, clock: Clock) -> NDArray[np.uint8]:
-    """Post-process labels in the spec's orientation and bring them back onto the case's grid."""
+    """Bring labels in the spec's orientation back onto the case's grid, and post-process them there."""
     with clock.stage("post-process"):
-        kept = remove_small_components(values, spec.post_process)
+        kept = remove_small_components(off_network_grid(values, case, spec), spec.post_process)
         return np.ascontiguousarray(case.grid.restore(kept, spec.orientation))
 
 
-def _check_size(session: Session, spec: ModelSpec, size: Size) -> None:
+def _check_size(session: Predictor, spec: ModelSpec, size: Size) -> None:
     have, want = session.input_shape, (1, len(spec.modalities), *size)
     if len(have) != len(want) or any(own not in (-1, wanted) for own, wanted in zip(have, want, strict=True)):
         raise InputError(
@@ -151,7 +162,7 @@ def _check_size(session: Session, spec: ModelSpec, size: Size) -> None:
         )
 
 
-def _probabilities(session: Session, spec: ModelSpec, batch: Image) -> Image:
+def _probabilities(session: Predictor, spec: ModelSpec, batch: Image) -> Image:
     """Class probabilities float32 (classes, D, H, W) of one normalised crop (channels, D, H, W)."""
     found: Image = session.infer(batch[None])[0]
     if len(found) != spec.channels:
@@ -169,7 +180,7 @@ def _probabilities(session: Session, spec: ModelSpec, batch: Image) -> Image:
     return found
 
 
-def _outputs(session: Session, spec: ModelSpec, channels: Sequence[Image], clock: Clock) -> list[Image]:
+def _outputs(session: Predictor, spec: ModelSpec, channels: Sequence[Image], clock: Clock) -> list[Image]:
     """Probabilities (classes, D, H, W) of each view of a raw crop, turned back."""
     with clock.stage("normalise"):
         batch = np.empty((len(channels), *channels[0].shape), dtype=np.float32)
@@ -204,7 +215,7 @@ def _class_values(spec: ModelSpec, outputs: Sequence[Image]) -> NDArray[np.uint8
     return labels
 
 
-def _slide(session: Session, spec: ModelSpec, task: Task, clock: Clock) -> NDArray[np.uint8]:
+def _slide(session: Predictor, spec: ModelSpec, task: Task, clock: Clock) -> NDArray[np.uint8]:
     """Labels of the weighted mean over windows, slab by slab: probabilities of the whole volume are never held."""
     policy = spec.spatial
     if not isinstance(policy, SlidingWindow):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.cases.read import Case
+from edge_latup.segmentation.standardise import match_histogram, resize_linear, resize_nearest
 from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size
 
 Image = NDArray[np.float32]
@@ -147,9 +148,46 @@ def oriented(case: Case, spec: ModelSpec) -> Image:
     return np.stack(turned(case, spec)).astype(np.float32, copy=False)
 
 
+def whole_volumes(case: Case, spec: ModelSpec) -> list[Image]:
+    """The case's modalities as they are before anything is cut out of them, float32 (x, y, z); views where nothing is changed.
+
+    In this order: the part of the normalisation that sees the whole volume, histogram matching, resizing.
+    """
+    made = []
+    for modality, raw in zip(spec.modalities, turned(case, spec), strict=True):
+        image = normalise_before_crop(raw[None], spec.normalisation)[0]
+        if spec.histogram is not None:
+            image = match_histogram(image, raw != 0, spec.histogram, modality)
+        made.append(image if spec.resize is None else resize_linear(image, spec.resize))
+    return made
+
+
+def head_of(case: Case, spec: ModelSpec, channels: Sequence[Image]) -> NDArray[np.bool_]:
+    """The head on the grid of `channels`, which are the case's `whole_volumes`."""
+    if spec.normalisation != "z_score_nonzero" and spec.histogram is None:
+        return head_mask(channels)
+    # Of intensities around their mean, half of the head is not above air.
+    mask = head_mask(turned(case, spec))
+    return mask if spec.resize is None else resize_nearest(mask, spec.resize)
+
+
+def onto_network_grid(array: NDArray[ScalarT], case: Case, spec: ModelSpec) -> NDArray[ScalarT]:
+    """A label map or mask on the case's grid, turned and resized as its images are."""
+    turned_array = case.grid.reorient(array, spec.orientation)
+    return turned_array if spec.resize is None else resize_nearest(turned_array, spec.resize)
+
+
+def off_network_grid(array: NDArray[ScalarT], case: Case, spec: ModelSpec) -> NDArray[ScalarT]:
+    """The inverse, but for the turn: a label map in the spec's orientation, on as many voxels as the case has."""
+    if spec.resize is None:
+        return array
+    x, y, z = case.grid.reorient(np.broadcast_to(np.uint8(0), case.grid.shape), spec.orientation).shape
+    return resize_nearest(array, (x, y, z))
+
+
 def crop_input(case: Case, spec: ModelSpec, size: Size | None = None) -> tuple[Image, CropBox]:
     """The centre crop of a case, normalised: float32 (channels, D, H, W) in [0, 1], and where it lies."""
-    image = normalise_before_crop(oriented(case, spec), spec.normalisation)
+    image = np.stack(whole_volumes(case, spec)).astype(np.float32, copy=False)
     policy = spec.spatial if isinstance(spec.spatial, CentreCrop) else CentreCrop(size=spec.spatial.size)
     box = centre_box(image.shape, size or policy.size)
     cut: Image = box.cut(image).astype(np.float32, copy=False)

@@ -36,7 +36,23 @@ def vary_intensity(channel: Image, rng: np.random.Generator, amount: float = 1.0
     return out
 
 
-def augment(image: Image, label: Labels, rng: np.random.Generator, amount: float = 1.0) -> tuple[Image, Labels]:
-    """Augment one patch: image float32 (channels, D, H, W) in [0, 1], label uint8 (D, H, W)."""
+def vary_score(channel: Image, rng: np.random.Generator, amount: float = 1.0) -> Image:
+    """The same for z-scores, which have no bounds: they are varied between their own smallest and largest; exact zeros stay zero."""
+    low, span = float(channel.min()), float(np.ptp(channel))
+    if not span:
+        return channel
+    air = channel == 0
+    unit = (channel - low) / span
+    unit[air] = 0
+    out: Image = vary_intensity(unit, rng, amount) * span + low
+    out[air] = 0
+    return out
+
+
+def augment(
+    image: Image, label: Labels, rng: np.random.Generator, amount: float = 1.0, *, scores: bool = False
+) -> tuple[Image, Labels]:  # fmt: skip
+    """Augment one patch: image float32 (channels, D, H, W) in [0, 1], or z-`scores`, label uint8 (D, H, W)."""
     image, label = flip(image, label, rng)
-    return np.stack([vary_intensity(channel, rng, amount) for channel in image]), np.ascontiguousarray(label)
+    vary = vary_score if scores else vary_intensity
+    return np.stack([vary(channel, rng, amount) for channel in image]), np.ascontiguousarray(label)

@@ -14,8 +14,18 @@ from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.cases.read import Case, read_case
 from edge_latup.errors import CaseError
 from edge_latup.manifest import SeenCase
-from edge_latup.segmentation.prepare import crop_input
-from edge_latup.spec import ModelSpec, Size
+from edge_latup.segmentation.prepare import (
+    CropBox,
+    brain_box,
+    crop_input,
+    head_of,
+    normalise_after_crop,
+    onto_network_grid,
+    turned,
+    whole_volumes,
+)
+from edge_latup.segmentation.standardise import landmarks_of, mean_reference
+from edge_latup.spec import LABELS, HistogramReference, Modality, ModelSpec, Size, SlidingWindow
 from edge_latup.training.graft import graft
 
 VOXELS_KEPT = 4000
@@ -36,14 +46,41 @@ class TrainingCase:
 def _prepare(case: Case, spec: ModelSpec, weight: float, seen: SeenCase | None = None) -> TrainingCase:
     if case.label is None:
         raise CaseError(f"case {case.name} has no label, training needs one", "add NAME-seg.nii.gz or leave the case out")
-    image, box = crop_input(case, spec)
-    label = box.cut(case.grid.reorient(case.label, spec.orientation)).astype(np.uint8)
+    image, box = _input(case, spec)
+    label = box.cut(onto_network_grid(case.label, case, spec)).astype(np.uint8)
     rng = np.random.default_rng(0)
-    voxels = [np.argwhere(label == value) for value in spec.labels if value]
+    voxels = [np.argwhere(label == value) for value in LABELS if value]
     kept = tuple(v[rng.permutation(len(v))[:VOXELS_KEPT]] for v in voxels if len(v))
     return TrainingCase(
         name=case.name, image=image.astype(np.float16), label=label, voxels=kept, weight=weight, seen=seen or seen_case(case)
     )  # fmt: skip
+
+
+def _input(case: Case, spec: ModelSpec) -> tuple[NDArray[np.float32], CropBox]:
+    """What patches are drawn from: the crop that is deployed, or where windows slide, the box of the head."""
+    if not isinstance(spec.spatial, SlidingWindow):
+        return crop_input(case, spec)
+    volumes = whole_volumes(case, spec)
+    box = brain_box(head_of(case, spec, volumes), spec.divisor)
+    image = np.stack([box.cut(volume) for volume in volumes]).astype(np.float32, copy=False)
+    return normalise_after_crop(image, spec.normalisation), box
+
+
+def learnt_reference(folders: Sequence[Path], spec: ModelSpec) -> HistogramReference:
+    """The histogram reference of a spec, made of labelled or unlabelled cases: the mean of their landmarks after the normalisation.
+
+    Raises:
+        CaseError: there is no case, or one cannot be read.
+    """
+    plain = spec.model_copy(update={"histogram": None, "resize": None})
+    found: dict[Modality, list[NDArray[np.float64]]] = {modality: [] for modality in spec.modalities}
+    for files in (files for folder in folders for files in find_cases(folder)):
+        case = read_case(files, spec.modalities, with_label=False)
+        for modality, raw, image in zip(spec.modalities, turned(case, plain), whole_volumes(case, plain), strict=True):
+            found[modality].append(landmarks_of(image, raw != 0))
+    if not found[spec.modalities[0]]:
+        raise CaseError("no case to learn the histogram reference from", "name at least one folder with --cases or --real-cases")
+    return mean_reference(list(found.items()))
 
 
 def seen_case(case: Case) -> SeenCase:

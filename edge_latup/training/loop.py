@@ -16,13 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from edge_latup.errors import SpecError
+from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.build import WEIGHTS_NAME, build
-from edge_latup.networks.latup_net import LatupNet
 from edge_latup.records import read_record, replacing, write_record, write_text
-from edge_latup.spec import ModelSpec, NetworkSpec
+from edge_latup.spec import AnyNetwork, ModelSpec
 from edge_latup.training.augment import augment
 from edge_latup.training.data import TrainingCase, draw_patch
-from edge_latup.training.loss import training_loss
+from edge_latup.training.loss import region_loss, training_loss
+from edge_latup.training.norms import measure_norms, statistics_of
 from edge_latup.training.recipe import TrainingRecipe
 
 STATE_NAME: Final = "state.safetensors"
@@ -31,16 +32,20 @@ RECIPE_NAME: Final = "recipe.json"
 TRAINED_LABELS: Final = (0, 1, 2, 3)
 """Class of each output channel in the loss: background, necrotic core, oedema, enhancing tumour."""
 
+NORM_BATCHES: Final = 50
+"""Patches over which the running statistics of batch norms are measured once training is over."""
+
 
 @dataclass(kw_only=True)
 class Run:
     """A run in progress. `curve` holds the loss of every step so far."""
 
-    network: LatupNet
+    network: SegmentationNetwork
     average: dict[str, torch.Tensor]
     optimiser: torch.optim.Adam
     recipe: TrainingRecipe
     folder: Path
+    spec: ModelSpec
     curve: list[float] = field(default_factory=list)
 
     @property
@@ -59,7 +64,7 @@ def is_begun(folder: Path) -> bool:
     return (folder / STATE_NAME).is_file()
 
 
-def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> NetworkSpec:
+def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> AnyNetwork:
     """The network to train in `folder`. Reads and writes no more than it must, so it comes before the cases are read.
 
     Raises:
@@ -67,15 +72,28 @@ def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> NetworkS
     """
     if spec.network is None:
         raise SpecError(f"model spec {spec.name} declares no network, so there is nothing to train", 'add "network" to the spec')
-    if spec.labels != TRAINED_LABELS:
+    if spec.regions is None and spec.labels != TRAINED_LABELS:
         raise SpecError(f"model spec {spec.name} has labels {spec.labels}", f"the loss is defined for {TRAINED_LABELS}")
-    if too_big := [phase.patch for phase in recipe.phases if phase.patch > min(spec.spatial.size)]:
-        raise SpecError(f"patch {too_big[0]} is larger than the crop {spec.spatial.size}", "choose a --phase with a smaller patch")
+    _check_patches(spec, spec.network, recipe)
     if is_begun(folder) and not _same_steps(read_record(TrainingRecipe, folder / RECIPE_NAME), recipe):
         raise SpecError(f"{folder} holds a run with another recipe", f"repeat its options ({RECIPE_NAME}), or choose a new --out")
     if not is_begun(folder) and (folder / WEIGHTS_NAME).exists():
         raise SpecError(f"{folder} holds a checkpoint and no run to resume", "choose a new --out; --start-from goes on from a checkpoint")
     return spec.network
+
+
+def _check_patches(spec: ModelSpec, network: AnyNetwork, recipe: TrainingRecipe) -> None:
+    # A 2-D network sees whole slices, however few of them are run at once.
+    sides = spec.spatial.size[:2] if network.family == "res-unet" else spec.spatial.size
+    # The batch norms of a single patch need more than one voxel where its grid is smallest.
+    least = 2 * network.divisor if network.family == "attention-resnet-unet" else 0
+    for patch in (phase.patch for phase in recipe.phases):
+        if patch > min(sides):
+            raise SpecError(f"patch {patch} is larger than the crop {spec.spatial.size}", "choose a --phase with a smaller patch")
+        if patch % spec.divisor or patch < least:
+            raise SpecError(
+                f"patch {patch} cannot be halved as often as {network.family} does", f"choose a multiple of {spec.divisor} from {least} on"
+            )
 
 
 def _same_steps(first: TrainingRecipe, second: TrainingRecipe) -> bool:
@@ -92,10 +110,10 @@ def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
     declared = check_run(spec, recipe, folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    network = build(declared).to(device_here(), memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = build(declared).to(device_here(), memory_format=_layout(declared))  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(_groups(network, recipe.l2), lr=recipe.learning_rate)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
-    run = Run(network=network, average=average, optimiser=optimiser, recipe=recipe, folder=folder)
+    run = Run(network=network, average=average, optimiser=optimiser, recipe=recipe, folder=folder, spec=spec)
     if is_begun(folder):
         _resume(run)
     if run.step > recipe.last_step:
@@ -105,7 +123,12 @@ def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
     return run
 
 
-def _groups(network: LatupNet, l2: float) -> list[dict[str, object]]:
+def _layout(network: AnyNetwork) -> torch.memory_format:
+    """Channels last, where convolutions are fastest."""
+    return torch.channels_last if network.family == "res-unet" else torch.channels_last_3d
+
+
+def _groups(network: SegmentationNetwork, l2: float) -> list[dict[str, object]]:
     """Adam parameter groups. Keras adds l2 * sum(w^2) to the loss, whose gradient is 2 * l2 * w: Adam's weight_decay."""
     penalised = {id(w) for w in network.regularised_weights()}
     groups = ([p for p in network.parameters() if id(p) in penalised], [p for p in network.parameters() if id(p) not in penalised])
@@ -124,13 +147,21 @@ def _autocast() -> AbstractContextManager[None]:
     return torch.autocast(device_here().type, dtype=torch.bfloat16)
 
 
-def _batch(cases: Sequence[TrainingCase], recipe: TrainingRecipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(cases: Sequence[TrainingCase], run: Run, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    recipe, spec = run.recipe, run.spec
     rng = np.random.default_rng([recipe.seed, step])
     patch = recipe.patch_at(step)
-    drawn = draw_patch(cases, (patch, patch, patch), rng, recipe.foreground_share)
-    image, label = augment(*drawn, rng, recipe.intensity_variation)
+    drawn = draw_patch(cases, (patch, patch, min(patch, spec.spatial.size[2])), rng, recipe.foreground_share)
+    image, label = augment(*drawn, rng, recipe.intensity_variation, scores=spec.normalisation == "z_score_nonzero")
     x = torch.from_numpy(image)[None].to(device_here(), memory_format=torch.channels_last_3d)
     return x, torch.from_numpy(label.astype(np.int64))[None].to(device_here())
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, run: Run) -> torch.Tensor:
+    weight = run.recipe.cross_entropy_weight
+    if run.spec.regions is not None:
+        return region_loss(logits, labels, run.spec.regions.order, weight)
+    return training_loss(logits, labels, weight)
 
 
 def train_step(run: Run, cases: Sequence[TrainingCase]) -> float:
@@ -138,11 +169,11 @@ def train_step(run: Run, cases: Sequence[TrainingCase]) -> float:
     step = run.step
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(run.recipe, step)
-    x, labels = _batch(cases, run.recipe, step)
+    x, labels = _batch(cases, run, step)
     torch.manual_seed(run.recipe.seed * 1_000_003 + step)  # dropout
     with _autocast():
         logits = run.network.logits(x)
-    loss = training_loss(logits, labels, run.recipe.cross_entropy_weight)
+    loss = _loss(logits, labels, run)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), 12.0)
@@ -157,7 +188,7 @@ def train_step(run: Run, cases: Sequence[TrainingCase]) -> float:
     return value
 
 
-def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float], None]) -> LatupNet:
+def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float], None]) -> SegmentationNetwork:
     """Run all remaining steps, saving the state as the recipe says; returns the network with averaged weights, in eval mode.
 
     Raises:
@@ -171,12 +202,14 @@ def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float
         on_step(run.step, loss)
         if run.step % run.recipe.save_every == 0 or run.step == run.recipe.last_step:
             save_state(run)
-    return averaged(run)
+    return averaged(run, cases)
 
 
-def averaged(run: Run) -> LatupNet:
-    """The network with its averaged weights, float32, eval mode, on the CPU."""
+def averaged(run: Run, cases: Sequence[TrainingCase] = ()) -> SegmentationNetwork:
+    """The network with its averaged weights, float32, eval mode, on the CPU; `cases` are what its batch norms are measured on."""
     run.network.load_state_dict(run.average, strict=False)
+    if cases:
+        measure_norms(run.network, (_batch(cases, run, step)[0] for step in range(min(NORM_BATCHES, run.recipe.steps))))
     return run.network.float().cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
 
 
@@ -187,6 +220,7 @@ def save_state(run: Run) -> None:
         state = run.optimiser.state[parameter]
         tensors |= {f"weight/{name}": parameter, f"average/{name}": run.average[name]}
         tensors |= {f"adam/{key}/{name}": torch.as_tensor(value) for key, value in state.items()}
+    tensors |= {f"buffer/{name}": buffer for name, buffer in statistics_of(run.network)}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     tensors["curve"] = torch.tensor(run.curve, dtype=torch.float64)
     with replacing(run.folder / STATE_NAME) as temporary:
@@ -196,6 +230,8 @@ def save_state(run: Run) -> None:
 
 def _resume(run: Run) -> None:
     tensors = _read_state(run)
+    for name, buffer in statistics_of(run.network):
+        buffer.copy_(tensors[f"buffer/{name}"])
     for name, parameter in run.network.named_parameters():
         with torch.no_grad():
             parameter.copy_(tensors[f"weight/{name}"])

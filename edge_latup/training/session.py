@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
 from edge_latup.artifact import sha256_of
@@ -15,10 +16,11 @@ from edge_latup.cases.read import Case, read_case
 from edge_latup.errors import CaseError, SpecError
 from edge_latup.manifest import SeenCase, SeenCases
 from edge_latup.metrics.overlap import dice_by_region
+from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.build import SEEN_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, seen_cases
-from edge_latup.networks.latup_net import LatupNet
 from edge_latup.records import read_record, write_record
-from edge_latup.segmentation.prepare import crop_input
+from edge_latup.runtimes.base import Batch
+from edge_latup.segmentation.engine import segment
 from edge_latup.spec import ModelSpec
 from edge_latup.training.data import TrainingCase, load_cases, seen_case
 from edge_latup.training.loop import Run, check_run, is_begun, start, train
@@ -70,8 +72,25 @@ def _held_out(folders: Sequence[Path], spec: ModelSpec, seen: Sequence[SeenCase]
         yield case
 
 
-def score(network: LatupNet, spec: ModelSpec, folders: Sequence[Path], seen: Sequence[SeenCase], note: Callable[[str], None]) -> Scores:
-    """Dice WT, TC, ET of every labelled case, by name, of one pass over the spec's crop, in PyTorch float32.
+class _Network:
+    """A network in the place of an opened artifact."""
+
+    input_shape = (-1,) * 5
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        self._network = network
+
+    def infer(self, batch: Batch) -> Batch:
+        """Probabilities of a batch."""
+        with torch.inference_mode():
+            found: Batch = self._network(torch.from_numpy(np.ascontiguousarray(batch))).numpy()
+        return found
+
+
+def score(
+    network: SegmentationNetwork, spec: ModelSpec, folders: Sequence[Path], seen: Sequence[SeenCase], note: Callable[[str], None]
+) -> Scores:
+    """Dice WT, TC, ET of every labelled case, by name, segmented as the spec says, in PyTorch float32.
 
     Raises:
         CaseError: a held-out case was trained on.
@@ -81,12 +100,9 @@ def score(network: LatupNet, spec: ModelSpec, folders: Sequence[Path], seen: Seq
         if case.label is None:
             note(f"held out {case.name}: no label, not scored")
             continue
-        image, box = crop_input(case, spec)
-        with torch.inference_mode():
-            predicted = network(torch.from_numpy(image)[None]).argmax(1)[0].numpy().astype("uint8")
-        # The whole volume counts: tumour outside the crop is missed, and scored as missed.
         label = case.grid.reorient(case.label, spec.orientation)
-        scores[case.name] = {str(region): value for region, value in dice_by_region(box.paste(predicted), label).items()}
+        predicted = case.grid.reorient(segment(_Network(network), spec, case).label, spec.orientation)
+        scores[case.name] = {str(region): value for region, value in dice_by_region(predicted, label).items()}
         note(f"held out {case.name}: " + ", ".join(f"{region} {value:.4f}" for region, value in scores[case.name].items()))
     return scores
 

@@ -71,6 +71,15 @@ def test_figures_of_known_masks() -> None:
         assert region.hd95_reference_mm == pytest.approx(2 * 3), "two slices of 3 mm: the case's spacing counts"
 
 
+def test_sensitivity_and_specificity_of_known_masks() -> None:
+    """The label has 160 voxels; the reference finds 128 of them, the candidate 80 and 48 outside."""
+    drift = one_drift(case_with(block(3, 0, 10)), "phantom", block(3, 0, 8), block(3, 5, 13)).regions["ET"]
+    outside = 16 * 18 * 20 - 160
+    assert (drift.sensitivity_reference, drift.specificity_reference) == (0.8, 1)
+    assert drift.sensitivity_candidate == 0.5
+    assert drift.specificity_candidate == pytest.approx((outside - 48) / outside)
+
+
 def test_regions_are_those_of_brats() -> None:
     """A candidate that calls the enhancing tumour necrosis loses ET, and nothing of TC or WT."""
     drift = one_drift(case_with(block(3, 0, 10)), "phantom", block(3, 0, 10), block(1, 0, 10))

@@ -84,4 +84,6 @@ def test_what_is_neither_artifact_nor_checkpoint_is_refused(tmp_path: Path) -> N
         assert isinstance(result.exception, EdgeLatupError)
         assert str(path) in result.exception.message
         assert result.exception.exit_code == 2
-    assert run("inspect").exit_code == 2
+    missing = run("inspect").exception
+    assert isinstance(missing, EdgeLatupError)
+    assert missing.message == "no model given"

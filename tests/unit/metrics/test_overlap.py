@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from monai.metrics import compute_dice, compute_iou
+from monai.metrics import compute_confusion_matrix_metric, compute_dice, compute_iou, get_confusion_matrix
 
-from edge_latup.metrics.overlap import dice, dice_by_region, iou, region_mask
+from edge_latup.metrics.overlap import dice, dice_by_region, iou, region_mask, sensitivity, specificity
 from edge_latup.spec import REGIONS
 
 SHAPE = (4, 5, 3)
@@ -28,6 +28,21 @@ def test_dice_and_iou_agree_with_monai(first: np.ndarray, second: np.ndarray) ->
     if first.any() or second.any():
         assert dice(first, second) == pytest.approx(float(compute_dice(batched(first), batched(second), ignore_empty=False)))
         assert iou(first, second) == pytest.approx(float(compute_iou(batched(first), batched(second), ignore_empty=False)))
+
+
+@given(masks, masks)
+def test_sensitivity_and_specificity_agree_with_monai(found: np.ndarray, truth: np.ndarray) -> None:
+    counts = get_confusion_matrix(batched(found), batched(truth))
+    for metric, name in ((sensitivity, "sensitivity"), (specificity, "specificity")):
+        expected, value = float(compute_confusion_matrix_metric(name, counts)), metric(found, truth)
+        assert np.isnan(expected) if value is None else value == pytest.approx(expected)
+
+
+@given(masks)
+def test_what_has_nothing_to_find_has_no_sensitivity(mask: np.ndarray) -> None:
+    assert sensitivity(mask, EMPTY) is None
+    assert specificity(mask, ~EMPTY) is None
+    assert sensitivity(~EMPTY, ~EMPTY) == specificity(EMPTY, EMPTY) == 1
 
 
 @given(masks, masks)

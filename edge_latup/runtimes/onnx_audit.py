@@ -35,7 +35,7 @@ def declared_layers(path: Path, input_shape: tuple[int, ...], float_precision: s
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
-    _fix_input(model.graph, input_shape)
+    fix_input(model.graph, input_shape)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
@@ -43,7 +43,8 @@ def declared_layers(path: Path, input_shape: tuple[int, ...], float_precision: s
     return _Graph(inferred.graph, path).layers(float_precision)
 
 
-def _fix_input(graph: onnx.GraphProto, shape: tuple[int, ...]) -> None:
+def fix_input(graph: onnx.GraphProto, shape: tuple[int, ...]) -> None:
+    """Give the first input of a graph that is no constant a fixed shape."""
     constants = {tensor.name for tensor in graph.initializer}
     first = next(value for value in graph.input if value.name not in constants)
     for axis, size in zip(first.type.tensor_type.shape.dim, shape, strict=True):

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow browser clean
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow browser tensorrt-bindings clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ browser:  ## Install Chromium, with which the tests look at the report (Debian a
 	else \
 		echo "no chromium on PATH, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install chromium" >&2; exit 1; \
 	fi
+
+tensorrt-bindings: $(VENV)/.dev $(VENV)/.installed  ## Fetch NVIDIA's Python bindings (30 MB), which the TensorRT contract test imports
+	$(BIN)/python -P tests/nvidia_bindings.py
 
 clean:  ## Remove the virtual environment and all that the tools made
 	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); fi

@@ -90,7 +90,7 @@ def describe_device() -> Device:
     """
     from cuda.bindings import runtime
 
-    told = check(runtime.cudaGetDeviceProperties(0), "the properties of GPU 0")
+    told: runtime.cudaDeviceProp = check(runtime.cudaGetDeviceProperties(0), "the properties of GPU 0")
     free, total = check(runtime.cudaMemGetInfo(), "how much memory is free")
     newest = int(check(runtime.cudaDriverGetVersion(), "the version of its driver"))
     unified = bool(told.integrated)
@@ -151,7 +151,6 @@ class Stream:
     def __init__(self) -> None:
         from cuda.bindings import runtime
 
-        self._runtime = runtime
         self._stream = check(runtime.cudaStreamCreate(), "a stream")
         self._buffers: list[int] = []
 
@@ -166,19 +165,25 @@ class Stream:
         Raises:
             DeviceMemoryError: there are not so many.
         """
-        address = int(check(self._runtime.cudaMalloc(size), f"{size / MIB:,.1f} MiB of {what}"))
+        from cuda.bindings import runtime
+
+        address = int(check(runtime.cudaMalloc(size), f"{size / MIB:,.1f} MiB of {what}"))
         self._buffers.append(address)
         return address
 
     def upload(self, host: np.ndarray, address: int) -> None:
         """Queue a copy of a contiguous array to the GPU."""
-        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        check(self._runtime.cudaMemcpyAsync(address, host.ctypes.data, host.nbytes, kind, self._stream), "copying the input")
+        from cuda.bindings import runtime
+
+        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        check(runtime.cudaMemcpyAsync(address, host.ctypes.data, host.nbytes, kind, self._stream), "copying the input")
 
     def download(self, address: int, host: np.ndarray) -> None:
         """Queue a copy from the GPU into a contiguous array."""
-        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        check(self._runtime.cudaMemcpyAsync(host.ctypes.data, address, host.nbytes, kind, self._stream), "copying the output")
+        from cuda.bindings import runtime
+
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        check(runtime.cudaMemcpyAsync(host.ctypes.data, address, host.nbytes, kind, self._stream), "copying the output")
 
     def wait(self) -> None:
         """Until all that was queued is done.
@@ -186,12 +191,16 @@ class Stream:
         Raises:
             MissingDependencyError: a kernel failed.
         """
-        check(self._runtime.cudaStreamSynchronize(self._stream), "finishing the inference")
+        from cuda.bindings import runtime
+
+        check(runtime.cudaStreamSynchronize(self._stream), "finishing the inference")
 
     def close(self) -> None:
         """Give everything back; errors are of no use to anybody any more."""
+        from cuda.bindings import runtime
+
         while self._buffers:
-            self._runtime.cudaFree(self._buffers.pop())
+            runtime.cudaFree(self._buffers.pop())
         if self._stream is not None:
-            self._runtime.cudaStreamDestroy(self._stream)
+            runtime.cudaStreamDestroy(self._stream)
             self._stream = None

@@ -11,7 +11,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, SupportsFloat
 
 import numpy as np
 
@@ -53,6 +53,11 @@ def load_engine(plan: bytes, name: str, *, host_code: bool) -> trt.ICudaEngine:
     return engine
 
 
+def sizes(dims: trt.Dims) -> tuple[int, ...]:
+    """TensorRT's shape as a tuple; -1 where a size is free."""
+    return tuple(int(dims[axis]) for axis in range(len(dims)))
+
+
 def engine_information(engine: trt.ICudaEngine) -> str:
     """The engine inspector's JSON."""
     import tensorrt as trt
@@ -90,8 +95,8 @@ def make_profiler() -> tuple[trt.IProfiler, dict[str, list[float]]]:
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
 
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            times[layer_name].append(ms)
+        def report_layer_time(self, layer_name: str, ms: SupportsFloat) -> None:
+            times[layer_name].append(float(ms))
 
     return Profiler(), times
 
@@ -124,7 +129,7 @@ class TensorRtSession:
         return context
 
     def _output_shape(self) -> tuple[int, ...]:
-        return tuple(int(size) for size in self._context.get_tensor_shape(self._output))
+        return sizes(self._context.get_tensor_shape(self._output))
 
     def _bind(self) -> tuple[int, int]:
         """Buffers on the GPU for input and output, made known to the context once."""

@@ -18,6 +18,7 @@ from edge_latup.runtimes.fresh import tell_failure
 from edge_latup.runtimes.tensorrt_cuda import describe_device, workspace_bytes
 from edge_latup.runtimes.tensorrt_log import KEPT, build_failure, make_log, skipped_tactics
 from edge_latup.runtimes.tensorrt_options import HARDWARE_LEVELS, OLDEST, STRONG_ONLY, BuildReport, BuildRequest, EngineOptions
+from edge_latup.runtimes.tensorrt_session import sizes
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -118,8 +119,8 @@ def _parse(network: trt.INetworkDefinition, log: trt.ILogger, model: Path) -> No
 
 def held_bytes(network: trt.INetworkDefinition, request: BuildRequest) -> int:
     """What a build holds besides its workspace: weights twice (as read, and laid out for a kernel), the inputs and the outputs."""
-    outputs = [network.get_output(index).shape for index in range(network.num_outputs)]
-    values = sum(abs(math.prod(int(size) for size in shape)) for shape in (request.input_shape, *outputs))
+    outputs = [sizes(network.get_output(index).shape) for index in range(network.num_outputs)]
+    values = sum(abs(math.prod(shape)) for shape in (request.input_shape, *outputs))
     return 2 * Path(request.model).stat().st_size + FLOATS * values
 
 
@@ -166,11 +167,13 @@ def set_hardware_level(config: trt.IBuilderConfig, options: EngineOptions) -> No
 
 def _one_profile(builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig, shape: tuple[int, ...]) -> None:
     """Where a size of the input is free, fix it: smallest, usual and largest are the same."""
+    import tensorrt as trt
+
     entry = network.get_input(0)
-    if -1 not in tuple(entry.shape):
+    if -1 not in sizes(entry.shape):
         return
-    profile = builder.create_optimization_profile()
-    profile.set_shape(entry.name, shape, shape, shape)
+    profile, fixed = builder.create_optimization_profile(), trt.Dims(list(shape))
+    profile.set_shape(entry.name, fixed, fixed, fixed)
     config.add_optimization_profile(profile)
 
 

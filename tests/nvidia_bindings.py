@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from typing import Any, Final
 
 import pytest
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 REQUIREMENTS: Final = Path(__file__).with_name("tensorrt-bindings.txt")
 CACHE: Final = "nvidia-bindings"
 LIBRARIES: Final = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
@@ -52,7 +50,8 @@ class Generation:
         places = [str(self.folder), *(place for place in sys.path if place)]
         environment = os.environ | {"LD_LIBRARY_PATH": str(self.libraries), "PYTHONPATH": os.pathsep.join(places)}
         return subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", code, *arguments], env=environment, cwd=self.folder, check=False, capture_output=True, text=True,
+            timeout=300,
         )  # fmt: skip
 
     def ask(self, code: str, *arguments: str) -> Any:
@@ -112,28 +111,6 @@ def _stubs(folder: Path, version: str) -> Path:
             library = f"lib{name}.so.{version.partition('.')[0]}"
             subprocess.run([compiler, "-shared", "-fPIC", "-o", library, f"-Wl,-soname,{library}", "stub.c"], cwd=libraries, check=True)
     return libraries
-
-
-def signatures(docstring: str) -> list[tuple[list[str], int]]:
-    """(names of the arguments behind self, how many must be given) of each overload that pybind11 wrote into a docstring."""
-    found = []
-    for match in re.finditer(r"^(?:\d+\. )?\w+\((?P<inside>.*)\) -> ", docstring, re.MULTILINE):
-        parts = [part for part in _split(match["inside"]) if part and part not in ("*args", "**kwargs")]
-        names = [part.partition(":")[0].strip() for part in parts]
-        optional = sum("=" in part for part in parts)
-        offset = 1 if names[:1] == ["self"] else 0
-        found.append((names[offset:], len(parts) - offset - optional))
-    return found
-
-
-def _split(inside: str) -> list[str]:
-    parts, depth, start = [], 0, 0
-    for place, character in enumerate(inside):
-        depth += (character in "[(<") - (character in "])>")
-        if character == "," and depth == 0:
-            parts.append(inside[start:place].strip())
-            start = place + 1
-    return [*parts, inside[start:].strip()]
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from edge_latup.runtimes.tensorrt_cuda import CLOSE, DeviceMemoryError
 if TYPE_CHECKING:
     import tensorrt as trt
 
-SKIPPED: Final = re.compile(r"skipping tactic|tactic .*(insufficient|not enough) memory|requested .* but only .* (is|are) available", re.I)
+SKIPPED: Final = (re.compile(r"skipping tactic", re.I), re.compile(r"insufficient to use tactic|tactic device request", re.I))
+"""Two ways of saying it; a tactic may be told of in both."""
 OUT_OF_MEMORY: Final = re.compile(r"out of memory|outofmemory|insufficient memory|cudamalloc.*fail|allocation fail", re.I)
-NO_IMPLEMENTATION: Final = re.compile(r"could not find any implementation for node (.+?)\.?( due to .*)?$", re.I)
+NO_IMPLEMENTATION: Final = re.compile(r"could not find any implementation for node (.+?)(?: due to .*|\.?\)*\.?)$", re.I)
 NEWER_PLAN: Final = re.compile(r"serialization(version)?|version tag|incompatible|platform", re.I)
 KEPT: Final = 20
 """So many warnings are kept in the record."""
@@ -42,7 +43,7 @@ def make_log() -> tuple[trt.ILogger, list[str], list[str]]:
 
 def skipped_tactics(lines: Sequence[str]) -> int:
     """How many kernels TensorRT passed over because they wanted more memory than it may take."""
-    return sum(bool(SKIPPED.search(line)) for line in lines)
+    return max(sum(bool(words.search(line)) for line in lines) for words in SKIPPED)
 
 
 def explain_skipped(count: int, workspace: int) -> str:

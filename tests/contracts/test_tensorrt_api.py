@@ -8,12 +8,14 @@ that imports the real module. No GPU is needed and nothing is built.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import fake_tensorrt
 import nvidia_bindings
 import pytest
 from nvidia_bindings import Generation
@@ -276,3 +278,16 @@ heavy = ('torch', 'onnx', 'onnxruntime', 'openvino', 'nncf', 'scipy', 'pandas', 
 print(json.dumps([name for name in heavy if name in sys.modules]))
 """
     assert generation.ask(code) == []
+
+
+def test_the_double_that_other_tests_use_has_only_genuine_names(generation: Generation) -> None:
+    code = """
+import json, sys, tensorrt
+from cuda.bindings import runtime
+wanted = json.loads(sys.argv[1])
+real = {name: runtime if name == 'cuda.bindings.runtime' else getattr(tensorrt, name, None) for name in wanted}
+print(json.dumps([f'{name}.{member}' for name, members in wanted.items() for member in members if not hasattr(real[name], member)]))
+"""
+    unknown = generation.ask(code, json.dumps(fake_tensorrt.names(generation.version)))
+    # TensorRT 11 dropped what its double never uses; the flag stands there so that STRONGLY_TYPED has its place.
+    assert unknown == (["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"] if generation.major >= STRONG_ONLY else [])

@@ -28,6 +28,10 @@ def inspect(
     threads: Annotated[int, typer.Option(min=0, help="With --audit: CPU threads; 0 uses every core this process may use.")] = 0,
     rules: Annotated[str | None, typer.Option(help="Instead, check an ONNX file or artifact against a runtime's rules: tensorrt.")] = None,
     dla: Annotated[bool, typer.Option("--dla", help="With --rules: ask also whether a Deep Learning Accelerator could run it.")] = False,
+    target: Annotated[str | None, typer.Option(help="With --rules: also whether this target's TensorRT would take it.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="With --target: what the engine is to compute in, such as int8; the file's own unless given.")
+    ] = None,
 ) -> None:
     """Print parameters, multiply-accumulates and activation memory of every layer, counted from the graph, and the published figures."""
     if audit:
@@ -40,8 +44,10 @@ def inspect(
     if rules is not None:
         from edge_latup.cli.rules import show_rules
 
-        show_rules(model, rules, dla=dla)
+        show_rules(model, rules, dla=dla, target=target, precision=precision)
         return
+    if target is not None or precision is not None:
+        raise InputError("--target and --precision are for --rules", "add --rules tensorrt")
     from edge_latup.export.cost import cost_of
     from edge_latup.export.published import remarks
 

@@ -29,7 +29,8 @@ MAKE: Final[dict[RuntimeName, str]] = {
     "openvino": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime openvino",
     "onnxruntime": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime onnxruntime",
     "pytorch": "edge-latup export CHECKPOINT --reference --out ARTIFACT",
-    "tensorrt": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method int8 --runtime tensorrt",
+    "tensorrt": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method int8 --runtime tensorrt"
+    " (or typed-fp16, typed-fp32)",
 }
 """What makes an artifact for a runtime."""
 

@@ -38,12 +38,22 @@ def open_engine(artifact: Artifact, options: SessionOptions) -> TensorRtSession:
         InputError: an option is unknown, or a fixed size cannot be changed.
         MissingDependencyError: the GPU or TensorRT does not start, or has too little memory.
     """
+    record, path = engine_record(artifact, options)
+    plan = read_engine(path.parent, record)
+    engine = load_engine(plan, str(path), host_code=record.options.version_compatible)
+    return TensorRtSession(engine, artifact, record.input_shape, profile=options.profile)
+
+
+def engine_record(artifact: Artifact, options: SessionOptions) -> tuple[EngineRecord, Path]:
+    """The record of the artifact's engine for this machine and the engine's path, built first where none is kept; not loaded.
+
+    Raises:
+        EdgeLatupError: see `open_engine`.
+    """
     shape, wanted = engine_shape(artifact, options), engine_options(options.runtime_options)
-    folder, device = engine_folder(options.cache_dir), describe_device()
-    record = ensure_engine(artifact, shape, wanted, device, folder)
-    plan = read_engine(folder, record)
-    engine = load_engine(plan, str(folder / record.engine_file), host_code=wanted.version_compatible)
-    return TensorRtSession(engine, artifact, shape, profile=options.profile)
+    folder = engine_folder(options.cache_dir)
+    record = ensure_engine(artifact, shape, wanted, describe_device(), folder)
+    return record, folder / record.engine_file
 
 
 def engine_shape(artifact: Artifact, options: SessionOptions) -> tuple[int, ...]:

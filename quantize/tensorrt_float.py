@@ -1,4 +1,4 @@
-"""Float files for TensorRT: its engines are strongly typed, so FP16 must be in the graph. Norms, softmax and attention stay FP32 behind casts."""
+"""Float files for TensorRT: engines are strongly typed, so FP16 must be in the graph; norms, softmax and attention stay FP32."""
 
 from __future__ import annotations
 

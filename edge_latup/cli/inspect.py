@@ -24,6 +24,7 @@ def inspect(
     ] = None,
     audit: Annotated[bool, typer.Option("--audit", help="Instead, open an artifact and print which kernel executes each layer.")] = False,
     runtime: Annotated[str | None, typer.Option(help="With --audit: the runtime; the artifact's first unless given.")] = None,
+    provider: Annotated[str | None, typer.Option(help="With --audit on onnxruntime: cpu, cuda or tensorrt.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="With --audit: run it a few times and share out the time.")] = False,
     threads: Annotated[int, typer.Option(min=0, help="With --audit: CPU threads; 0 uses every core this process may use.")] = 0,
     rules: Annotated[str | None, typer.Option(help="Instead, check an ONNX file or artifact against a runtime's rules: tensorrt.")] = None,
@@ -37,10 +38,10 @@ def inspect(
     if audit:
         from edge_latup.cli.audit import show_audit
 
-        show_audit(model, size, runtime, threads=threads, profile=profile)
+        show_audit(model, size, runtime, threads=threads, profile=profile, provider=provider)
         return
-    if runtime is not None or profile or threads:
-        raise InputError("--runtime, --profile and --threads are for --audit", "add --audit")
+    if runtime is not None or profile or threads or provider is not None:
+        raise InputError("--runtime, --provider, --profile and --threads are for --audit", "add --audit")
     if rules is not None:
         from edge_latup.cli.rules import show_rules
 

@@ -1,5 +1,6 @@
-"""ONNX Runtime: the portable fallback, on the CPU unless its CUDA or TensorRT provider is asked for. Its float part is always FP32:
-on x86 it has no other arithmetic, and TF32, the GPU's default, is switched off unless asked for.
+"""ONNX Runtime: the portable fallback, on the CPU unless its CUDA or TensorRT provider is asked for.
+
+Its float part is always FP32: on x86 it has no other arithmetic, and TF32, the GPU's default, is switched off unless asked for.
 """
 
 from __future__ import annotations

@@ -40,8 +40,10 @@ def inspect(
 
         show_audit(model, size, runtime, threads=threads, profile=profile, provider=provider)
         return
-    if runtime is not None or profile or threads or provider is not None:
-        raise InputError("--runtime, --provider, --profile and --threads are for --audit", "add --audit")
+    if runtime is not None or profile or threads:
+        raise InputError("--runtime, --profile and --threads are for --audit", "add --audit")
+    if provider is not None:
+        raise InputError("--provider is for --audit", "add --audit")
     if rules is not None:
         from edge_latup.cli.rules import show_rules
 

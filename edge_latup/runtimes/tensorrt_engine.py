@@ -132,8 +132,8 @@ def _prove(artifact: Artifact, request: BuildRequest, built: BuildReport, device
 
 
 def target_of(device: Device) -> TargetFacts:
-    """This machine, as the limits ask for it; its memory is what is free now."""
+    """This machine, as the limits ask for it: of its memory what is free now, which the system no longer takes from."""
     return TargetFacts(
         name=device.name, compute_capability=device.compute_capability, tensorrt=tensorrt_version(), memory_bytes=device.free,
-        unified=device.unified,
+        unified=device.unified, reserved_bytes=0,
     )  # fmt: skip

@@ -49,7 +49,10 @@ SYSTEM: Final = {False: GIB // 2, True: 2 * GIB}
 
 @dataclass(frozen=True, kw_only=True)
 class TargetFacts:
-    """Where an engine is to be built and run; `memory_bytes`: all there is, None where that is not known."""
+    """Where an engine is to be built and run.
+
+    memory_bytes: all there is, None where that is not known. reserved_bytes: of it, never the model's; None assumes `SYSTEM`.
+    """
 
     name: str
     compute_capability: str | None
@@ -57,6 +60,7 @@ class TargetFacts:
     memory_bytes: int | None = None
     unified: bool = False
     dla: bool = False
+    reserved_bytes: int | None = None
 
     @property
     def version(self) -> Version:
@@ -173,7 +177,8 @@ def _old_tensorrt(model: ModelFacts, target: TargetFacts, asked: Asked) -> Refus
 def _memory(model: ModelFacts, target: TargetFacts, asked: Asked) -> Refused | None:
     if target.memory_bytes is None or model.activation_bytes is None:
         return None
-    needed, left = model.weight_bytes + model.activation_bytes, target.memory_bytes - SYSTEM[target.unified]
+    reserved = SYSTEM[target.unified] if target.reserved_bytes is None else target.reserved_bytes
+    needed, left = model.weight_bytes + model.activation_bytes, target.memory_bytes - reserved
     if needed <= left:
         return None
     return Refused(

@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import fake_tensorrt
@@ -131,28 +130,45 @@ def _dotted(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint", "only_11"),
-    [
-        ("config.set_falg(trt.BuilderFlag.TF32)", 'has no attribute "set_falg"', False),
-        ("config.set_flag(trt.BuilderFlag.FP16)", 'has no attribute "FP16"', True),
-        ("config.set_flag()", "Missing positional argument", False),
-        ("config.set_flag(flg=trt.BuilderFlag.TF32)", "Unexpected keyword argument", False),
-        ("config.set_memory_pool_limit(trt.BuilderFlag.TF32, 1)", "incompatible type", False),
-        ("runtime.cudaMalloc()", "Missing positional argument", False),
-        ("runtime.cudaMalloc_v9(1)", 'has no attribute "cudaMalloc_v9"', False),
-    ],
-)
-def test_the_check_finds_what_is_not_there(stubs: Path, generation: Generation, line: str, complaint: str, only_11: bool) -> None:
-    wrong = stubs / f"wrong_{zlib.crc32(line.encode())}.py"  # a name of its own: mypy's cache looks at time and size
-    head = "import tensorrt as trt\nfrom cuda.bindings import runtime\n\n\ndef use(config: trt.IBuilderConfig) -> None:\n    "
-    wrong.write_text(head + line + "\n", encoding="ascii")
+WRONG = {
+    "config.set_falg(trt.BuilderFlag.TF32)": 'has no attribute "set_falg"',
+    "config.set_flag(trt.BuilderFlag.FP16)": 'has no attribute "FP16"',
+    "config.set_flag()": "Missing positional argument",
+    "config.set_flag(flg=trt.BuilderFlag.TF32)": "Unexpected keyword argument",
+    "config.set_memory_pool_limit(trt.BuilderFlag.TF32, 1)": "incompatible type",
+    "runtime.cudaMalloc()": "Missing positional argument",
+    "runtime.cudaMalloc_v9(1)": 'has no attribute "cudaMalloc_v9"',
+}
+"""A call -> the complaint about it; that about FP16 on 11 only, whose builder has no precision flags."""
+
+
+def test_the_check_finds_what_is_not_there(stubs: Path, generation: Generation) -> None:
+    wrong = stubs / "wrong.py"
+    head = ["import tensorrt as trt", "from cuda.bindings import runtime", "", "", "def use(config: trt.IBuilderConfig) -> None:"]
+    wrong.write_text("\n".join([*head, *(f"    {line}" for line in WRONG)]) + "\n", encoding="ascii")
     found = complaints(stubs, wrong)
-    if only_11 and generation.major < STRONG_ONLY:
-        assert found == []
-    else:
-        assert len(found) == 1
-        assert complaint in found[0]
+    for place, (line, complaint) in enumerate(WRONG.items(), len(head) + 1):
+        told = [text for text in found if text.startswith(f"wrong.py:{place}:")]
+        if "FP16" in line and generation.major < STRONG_ONLY:
+            assert told == []
+        else:
+            assert len(told) == 1, line
+            assert complaint in told[0]
+
+
+def test_every_place_that_asks_what_there_is_is_known() -> None:
+    """A new branch between versions must be exercised here too."""
+    asked = []
+    for name in CHECKED:
+        for node in ast.walk(ast.parse((PACKAGE / "runtimes" / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
+                asked.append((name, ast.unparse(node.args[1])))
+            if isinstance(node, ast.Name) and node.id == "STRONG_ONLY" and isinstance(node.ctx, ast.Load):
+                asked.append((name, "STRONG_ONLY"))
+    assert sorted(asked) == [
+        ("tensorrt_session", "'device_memory_size_v2'"), ("tensorrt_worker", "HARDWARE_LEVELS[options.hardware]"),
+        ("tensorrt_worker", "STRONG_ONLY"),
+    ]  # fmt: skip
 
 
 def test_a_network_is_strongly_typed_in_both_generations(generation: Generation) -> None:

@@ -356,6 +356,15 @@ def test_too_little_memory_is_said_in_figures_before_the_build(install: Install,
     assert does.told("build") == []
 
 
+def test_where_the_engine_does_not_tell_its_memory_neither_do_we(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    import tensorrt as trt
+
+    monkeypatch.delattr(trt.ICudaEngine, "device_memory_size_v2")
+    with open_session(made(tmp_path / "a"), "tensorrt", options(tmp_path)) as session:
+        assert session.activation_bytes() is None
+
+
 @pytest.mark.parametrize("unified", [False, True])
 def test_the_workspace_is_what_is_free_less_a_margin_and_the_model(unified: bool) -> None:
     margin = (1024 if unified else 512) * MIB

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge_latup.quantize.tensorrt_rules import Finding
 
 LIMIT_COLUMNS: Final = ("system", "TensorRT", "limit", "reason")
+FUSIONS: Final = ("INT8 layer", "fused", "gives", "fusion")
 NOT_QUANTIZED: Final = "not-quantized"
 
 
@@ -40,6 +41,7 @@ def show_rules(model: Path, rules: str, *, dla: bool, target: str | None = None,
     if artifact is not None and artifact.manifest.precision != "int8":
         findings = [finding for finding in findings if finding.rule != NOT_QUANTIZED]  # a float engine is what it is for
     show_findings(findings, f"{path}: TensorRT's rules")
+    _show_fusions(path)
     told = [asdict(finding) for finding in findings]
     keeps = "" if findings else f"{path} keeps TensorRT's rules"
     if target is None:
@@ -49,6 +51,17 @@ def show_rules(model: Path, rules: str, *, dla: bool, target: str | None = None,
         own = fixed_shape(artifact.manifest.input_shape, artifact.manifest.spec) if artifact else None
         _show_target(path, target, cast("Asked | None", precision), dla=dla, shape=own, told=told)
     refuse_errors(findings, str(path))
+
+
+def _show_fusions(path: Path) -> None:
+    """Each INT8 layer, whether a documented fusion applies to it, and what leaves it."""
+    from edge_latup.quantize.tensorrt_fusion import fusions_of
+
+    rows = [(own.layer, own.pattern, own.output, own.why_not or "applies") for own in fusions_of(path)]
+    if rows:
+        output.table(
+            f"{path}: INT8 layers and the fusion NVIDIA documents; what an engine did, only its inspector tells", FUSIONS, rows, left=4
+        )
 
 
 def _show_target(

@@ -251,6 +251,27 @@ print(json.dumps(told))
     assert loaded == [2, "TensorRT cannot load my.engine: TensorRT does not start"]
 
 
+def test_a_build_in_its_own_process_tells_its_error_across(generation: Generation) -> None:
+    """The real worker, started as an engine is built, with NVIDIA's own module in it."""
+    code = """
+import json, tempfile
+from pathlib import Path
+from edge_latup.errors import EdgeLatupError
+from edge_latup.records import write_record
+from edge_latup.runtimes.fresh import run_fresh
+from edge_latup.runtimes.tensorrt_engine import WORKER
+from edge_latup.runtimes.tensorrt_options import BuildRequest, EngineOptions
+with tempfile.TemporaryDirectory() as folder:
+    request = BuildRequest(model='m', plan='p', timing_cache='t', input_shape=(1,), options=EngineOptions())
+    write_record(request, Path(folder) / 'request.json')
+    try:
+        run_fresh(WORKER, [str(Path(folder) / 'request.json'), str(Path(folder) / 'report.json')], 'the engine')
+    except EdgeLatupError as error:
+        print(json.dumps([error.exit_code, error.message]))
+"""
+    assert generation.ask(code) == [3, f"the engine: TensorRT {generation.version} does not start"]
+
+
 def test_the_errors_of_cuda_are_told_apart(generation: Generation) -> None:
     code = """
 import json

@@ -120,8 +120,8 @@ def _prove(artifact: Artifact, request: BuildRequest, built: BuildReport, device
     engine = load_engine(plan.read_bytes(), f"the new engine of {artifact.folder}", host_code=request.options.version_compatible)
     with TensorRtSession(engine, artifact, request.input_shape) as session:
         audit = session.audit().summary
-        notes = prove_precision(audit, manifest.precision, manifest.float_precision, tf32=request.options.tf32)
-        tested = self_test(session.infer, request.input_shape, manifest.float_precision)
+        notes = prove_precision(audit, manifest.precision, tf32=request.options.tf32)
+        tested = self_test(session.infer, request.input_shape, manifest.precision, manifest.float_precision)
     told = explain_skipped(built.skipped_tactics, built.workspace_bytes)
     return EngineRecord(
         artifact=artifact.digest, gpu=device.identity, compute_capability=device.compute_capability, driver=device.driver,

@@ -14,18 +14,20 @@ from edge_latup.runtimes.base import Batch
 from edge_latup.runtimes.tensorrt_options import SelfTest
 
 WIDE: Final = ("fp32", "tf32")
+BITS: Final = {"fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 19, "fp32": 32}
+"""Of a number that is multiplied; TF32 has the range of FP32 and the mantissa of FP16."""
 REPEATS: Final = 3
 """Times that one batch is asked."""
 SAME_ANSWER: Final[dict[Precision, float]] = {"fp32": 1e-5, "fp16": 1e-3, "bf16": 8e-3, "int8": 1e-3}
-"""Largest difference of a class probability between two answers to one input, by the precision of the float part: a row may be added
-up in another order, which moves the last digits of its number type and no more. Set before any engine was seen."""
+"""Largest difference of a class probability between two answers to one input, by the coarsest number type in it: a row may be added up
+in another order, which moves the last digits of that type and no more. Set before any engine was seen."""
 
 
-def prove_precision(summary: AuditSummary, precision: Precision, float_precision: Precision, *, tf32: bool) -> list[str]:
+def prove_precision(summary: AuditSummary, precision: Precision, *, tf32: bool) -> list[str]:
     """Refuse an engine that did not become what its file declares; returns what is worth a note.
 
     Raises:
-        ArtifactError: layers that are declared narrower run in FP32, or none of the INT8 ones in INT8.
+        ArtifactError: layers that are declared narrower run in FP32, none in the precision asked for, or some in a narrower one.
     """
     silent = sum(layer.macs for layer in summary.mismatches if layer.executed in WIDE and layer.declared not in WIDE)
     if silent > TOLERANCE:
@@ -33,13 +35,16 @@ def prove_precision(summary: AuditSummary, precision: Precision, float_precision
             f"the engine was asked for {precision} and runs {100 * silent:.1f} % of its multiply-accumulates in FP32: {sentence(summary)}",
             "give a typed file: edge-latup quantize ARTIFACT --method int8 (or typed-fp16) --runtime tensorrt --float-precision fp16",
         )
-    if precision == "int8" and summary.declared_int8 and not summary.executed_int8:
+    if precision != "fp32" and summary.executed and precision not in summary.executed:
         raise ArtifactError(
-            f"the engine was asked for INT8 and runs no layer in it: {sentence(summary)}",
-            "use the FP16 artifact, which is what this engine is; or check the file's rules: edge-latup inspect ARTIFACT --rules tensorrt",
+            f"the engine was asked for {precision} and runs no layer in it: {sentence(summary)}",
+            "use the artifact of the precision that ran; or check the file's rules: edge-latup inspect ARTIFACT --rules tensorrt",
         )
-    if not tf32 and "fp32" in (precision, float_precision) and summary.executed.get("tf32", 0.0) > TOLERANCE:
-        raise ArtifactError(f"the engine multiplies FP32 in TF32, which was not asked for: {sentence(summary)}", "add --tf32 to allow it")
+    if (narrow := _narrower(summary, tf32=tf32)) > TOLERANCE:
+        raise ArtifactError(
+            f"the engine runs {100 * narrow:.1f} % of its multiply-accumulates narrower than the graph says: {sentence(summary)}",
+            "build it with another TensorRT; where it is TF32 that ran, allow it with --tf32, and do not call the engine FP32",
+        )
     unknown = sum(layer.macs for layer in summary.mismatches if layer.executed is None)
     notes = [sentence(summary)] if summary.mismatched > TOLERANCE else []
     if unknown > TOLERANCE:
@@ -47,10 +52,19 @@ def prove_precision(summary: AuditSummary, precision: Precision, float_precision
     return notes
 
 
-def self_test(infer: Callable[[Batch], Batch], input_shape: tuple[int, ...], float_precision: Precision) -> SelfTest:
+def _narrower(summary: AuditSummary, *, tf32: bool) -> float:
+    """Share of the multiply-accumulates that ran with fewer bits than declared: no FP32 reference, though the file is one."""
+    ranks = {layer: (BITS.get(layer.executed or ""), BITS.get(layer.declared)) for layer in summary.mismatches}
+    return sum(
+        layer.macs for layer, (ran, asked) in ranks.items() if ran and asked and ran < asked and not (tf32 and layer.executed == "tf32")
+    )
+
+
+def self_test(infer: Callable[[Batch], Batch], input_shape: tuple[int, ...], *precisions: Precision) -> SelfTest:
     """Ask the same question in every row and again, with another question in between, and rows in another order.
 
-    `infer`: the engine. A TensorRT 11.1 FP32 engine gave four answers to four identical rows (NVIDIA/TensorRT#4813).
+    `infer`: the engine; `precisions`: what it computes in. A TensorRT 11.1 FP32 engine gave four answers to four identical rows
+    (NVIDIA/TensorRT#4813).
 
     Raises:
         ArtifactError: it gave several answers, or NaN.
@@ -68,7 +82,7 @@ def self_test(infer: Callable[[Batch], Batch], input_shape: tuple[int, ...], flo
     if rows > 1:
         order = np.roll(np.arange(rows), 1)
         spread = max(spread, float(np.abs(infer(np.ascontiguousarray(other[order])) - different[order]).max()))
-    tolerance = SAME_ANSWER[float_precision]
+    tolerance = max(SAME_ANSWER[precision] for precision in precisions)
     if not spread <= tolerance:
         raise ArtifactError(
             f"the engine gives different answers to the same input: {len(stacked)} answers, up to {spread:.3g} apart in a probability"

@@ -187,8 +187,7 @@ class TensorRtSession:
             ArtifactError: the shapes in the file cannot be inferred.
             MissingDependencyError: onnx, which reads it, is not installed.
         """
-        manifest = self._artifact.manifest
-        declared = declared_layers(self._artifact.model_path, self._shape, manifest.float_precision)
+        declared = declared_layers(self._artifact.model_path, self._shape)  # strongly typed: the graph's types are what was asked for
         mean = {name: float(np.mean(times)) for name, times in self._times.items()}
         return audit_engine(self.information, declared, self._shape, mean or None)
 

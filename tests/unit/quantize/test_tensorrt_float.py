@@ -10,6 +10,7 @@ from tiny_models import Compress
 from edge_latup.artifact import Artifact, open_artifact
 from edge_latup.errors import InputError
 from edge_latup.quantize.methods import choose
+from edge_latup.runtimes.onnx_audit import declared_layers
 from edge_latup.runtimes.onnx_facts import facts_of
 
 
@@ -39,6 +40,14 @@ def test_the_manifest_says_what_it_is_for_and_how_far_the_types_move_it(compress
     assert "not executed in TensorRT" in manifest.parity[-1].candidate
     assert 0 < manifest.parity[-1].relative_l2 < 0.02
     assert manifest.model_size < 0.62 * tiny_fp32.manifest.model_size
+
+
+def test_what_each_layer_is_asked_for_is_read_off_the_types(compressed: Compress) -> None:
+    """What stays FP32 by design is not blamed for it when an engine is read back."""
+    made = compressed("typed-fp16", "tensorrt")
+    declared = {layer.operation: layer.precision for layer in declared_layers(made.model_path, made.manifest.input_shape)}
+    assert declared["Conv"] == "fp16"
+    assert {precision for operation, precision in declared.items() if operation in ("Gemm", "MatMul")} == {"fp32"}
 
 
 def test_fp32_is_the_same_file_for_another_runtime(compressed: Compress, tiny_fp32: Artifact) -> None:

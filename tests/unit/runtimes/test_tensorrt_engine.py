@@ -14,15 +14,18 @@ import fake_tensorrt
 import numpy as np
 import pytest
 from fake_tensorrt import MIB, Behaviour
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import tiny_spec
 
 from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, EdgeLatupError, InputError, MissingDependencyError
-from edge_latup.manifest import Manifest
+from edge_latup.manifest import AuditSummary, Manifest, Mismatch
 from edge_latup.runtimes import open_session, tensorrt_engine, tensorrt_worker
 from edge_latup.runtimes.base import SessionOptions
 from edge_latup.runtimes.tensorrt_cuda import DeviceMemoryError, available, kernel_driver, workspace_bytes
 from edge_latup.runtimes.tensorrt_log import build_failure, explain_skipped, skipped_tactics
+from edge_latup.runtimes.tensorrt_proof import prove_precision
 
 SIDE = 8
 VERSIONS = ("10.3.0", "10.16.1.11", "11.4.0.106")
@@ -142,8 +145,8 @@ def test_another_machine_gets_an_engine_of_its_own(install: Install, tmp_path: P
 def test_another_option_or_artifact_gets_an_engine_of_its_own(install: Install, tmp_path: Path) -> None:
     does = install()
     asked = [(made(tmp_path / "a"), {}), (made(tmp_path / "b", batch=2), {}), (made(tmp_path / "c"), {"tf32": "true"})]
-    for artifact, given in asked:
-        open_session(artifact, "tensorrt", options(tmp_path, **given)).__exit__(None, None, None)
+    for artifact, chosen in asked:
+        open_session(artifact, "tensorrt", options(tmp_path, **chosen)).__exit__(None, None, None)
     assert len(does.told("build")) == 3
 
 
@@ -223,20 +226,53 @@ def test_a_folder_that_others_can_write_to_is_refused(install: Install, tmp_path
     ("quantized", "kernel", "message"),
     [
         (True, "FP32", "asked for int8 and runs 100.0 % of its multiply-accumulates in FP32"),
-        (True, "Half", "asked for INT8 and runs no layer in it"),
-        (False, "Half", None),
+        (True, "Half", "asked for int8 and runs no layer in it"),
+        (False, "Half", "100.0 % of its multiply-accumulates narrower than the graph says"),
     ],
 )
-def test_precision_is_read_back(install: Install, tmp_path: Path, quantized: bool, kernel: str, message: str | None) -> None:
+def test_precision_is_read_back(install: Install, tmp_path: Path, quantized: bool, kernel: str, message: str) -> None:
     install(usual=kernel)
-    artifact = made(tmp_path / "a", quantized=quantized)
-    if message is None:
-        with open_session(artifact, "tensorrt", options(tmp_path)) as session:
-            assert session.float_precision == "f16"
-        assert "declared fp32 ran in fp16" in next((tmp_path / "engines").glob("*.json")).read_text()
-        return
-    assert message in refusal(artifact, options(tmp_path)).message
+    assert message in refusal(made(tmp_path / "a", quantized=quantized), options(tmp_path)).message
     assert files(tmp_path) == [".cache"], "a refused engine is not kept"
+
+
+def summary_of(*layers: tuple[str, str | None, float]) -> AuditSummary:
+    """(declared, executed, share of the multiply-accumulates) of each layer."""
+    executed: dict[str, float] = {}
+    for _, ran, share in layers:
+        executed |= {ran: executed.get(ran, 0) + share} if ran else {}
+    wrong = [
+        Mismatch(layer=f"l{i}", declared=asked, executed=ran, macs=share) for i, (asked, ran, share) in enumerate(layers) if asked != ran
+    ]
+    int8 = sum(share for asked, _, share in layers if asked == "int8")
+    return AuditSummary(
+        runtime="tensorrt", declared_int8=int8, executed_int8=executed.get("int8", 0), executed=executed,
+        mismatched=sum(layer.macs for layer in wrong), mismatches=tuple(wrong),
+    )  # fmt: skip
+
+
+def test_tf32_counts_as_fp32_only_where_it_was_allowed() -> None:
+    ran = summary_of(("fp32", "tf32", 1.0))
+    with pytest.raises(ArtifactError, match="narrower than the graph says") as caught:
+        prove_precision(ran, "fp32", tf32=False)
+    assert "--tf32" in caught.value.hint
+    assert "ran in tf32" in prove_precision(ran, "fp32", tf32=True)[0]
+
+
+def test_a_layer_that_fell_back_to_the_float_part_is_told_not_refused() -> None:
+    """A transposed convolution that stays FP16 costs speed; it is still the same function."""
+    notes = prove_precision(summary_of(("int8", "int8", 0.9), ("int8", "fp16", 0.1)), "int8", tf32=False)
+    assert notes == ["declared INT8 100.0 % of MACs, executed INT8 90.0 %; 1 layer declared int8 ran in fp16: l1"]
+
+
+def test_what_the_inspector_does_not_name_is_told_as_not_proven() -> None:
+    notes = prove_precision(summary_of(("int8", "int8", 0.5), ("int8", None, 0.5)), "int8", tf32=False)
+    assert "for 50.0 % of the multiply-accumulates the inspector names no kernel" in notes[-1]
+
+
+@given(st.floats(0, 0.019))
+def test_a_sliver_in_another_precision_is_within_the_tolerance(share: float) -> None:
+    assert prove_precision(summary_of(("fp16", "fp16", 1 - share), ("fp16", "fp32", share)), "fp16", tf32=False) == []
 
 
 def test_an_int8_engine_that_runs_int8_is_kept(install: Install, tmp_path: Path) -> None:

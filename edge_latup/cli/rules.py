@@ -72,6 +72,7 @@ def _show_target(
     Raises:
         ArtifactError: none of them takes it.
     """
+    from edge_latup.quantize.tensorrt_fusion import fusions_of
     from edge_latup.targets.engine_limits import answers, refuse_everywhere
     from edge_latup.targets.profile import load_profile
 
@@ -83,7 +84,13 @@ def _show_target(
     )
     for refused in dict.fromkeys(refused for answer in found for refused in answer.refused):
         output.line(f"{refused.key}: {refused.instead} [{refused.source}]")
-    output.result({"findings": told, "target": [{**asdict(answer), "takes_it": not answer.refused} for answer in found]})
+    output.result(
+        {
+            "findings": told,
+            "fusions": [asdict(own) for own in fusions_of(path)],
+            "target": [{**asdict(answer), "takes_it": not answer.refused} for answer in found],
+        }
+    )
     refuse_everywhere(found, str(path))
 
 

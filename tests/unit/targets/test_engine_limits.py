@@ -182,6 +182,7 @@ def test_the_command_shows_and_refuses(cli: Command, compressed: Compress, tiny_
     assert "reads up to 17" in done.out
     told = cli("--json", "inspect", made.folder, "--rules", "tensorrt", "--target", profile)
     assert [answer["takes_it"] for answer in told.data["target"]] == [False, True]
+    assert all(own["why_not"] == "" for own in told.data["fusions"])
     on_dla = cli("inspect", made.folder, "--rules", "tensorrt", "--target", profile, "--dla")
     assert on_dla.code == 2
     assert "takes 2-D tensors only" in on_dla.err

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd tensorrt-bindings
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -114,6 +114,9 @@ sshd:  ## Install OpenSSH's server, which the tests of bench --host start on loo
 	else \
 		echo "no sshd, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install openssh-server" >&2; exit 1; \
 	fi
+
+tensorrt-bindings: $(VENV)/.dev $(VENV)/.installed  ## Fetch NVIDIA's Python bindings (30 MB), which the TensorRT contract test imports
+	$(BIN)/python -P tests/nvidia_bindings.py
 
 clean:  ## Remove the virtual environment and all that the tools made
 	@if [ -e $(VENV)/.made ]; then rm -rf $(VENV); fi

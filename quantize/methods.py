@@ -11,7 +11,7 @@ from typing import Any, Final
 from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
-from edge_latup.quantize import onnxruntime_int8, static_int8, surgery, tensorrt_int8, weights
+from edge_latup.quantize import onnxruntime_int8, static_int8, surgery, tensorrt_float, tensorrt_int8, weights
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import ESTIMATORS, MEAN_MIN_MAX, slug
 from edge_latup.quantize.pace import Tell, silent
@@ -86,6 +86,10 @@ def _tensorrt_int8(source: Path, folder: Path, prepared: Prepared | None, option
     tensorrt_int8.tensorrt_int8(folder, _given(prepared), **options)
 
 
+def _tensorrt_float(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
+    tensorrt_float.tensorrt_float(source, folder, options["typed"])
+
+
 def _onnxruntime_dynamic(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
     static_int8.onnxruntime_dynamic(source, folder)
 
@@ -138,6 +142,18 @@ METHODS: Final[dict[str, Method]] = {
             "tensorrt": Recipe(write=_tensorrt_int8, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
                                options=tensorrt_int8.OPTIONS, floats=("fp32", "fp16")),
         },
+    ),
+    "typed-fp32": Method(
+        summary="FP32 for TensorRT, which builds what the graph's types say",
+        precision="fp32", float_precision="fp32", storage="float32", needs_calibration=False,
+        recipes={"tensorrt": Recipe(write=_tensorrt_float, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
+                                    options={"typed": "fp32"})},
+    ),
+    "typed-fp16": Method(
+        summary="FP16 for TensorRT, in the graph's types; norms, softmax and attention stay FP32",
+        precision="fp16", float_precision="fp16", storage="float16", needs_calibration=False,
+        recipes={"tensorrt": Recipe(write=_tensorrt_float, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
+                                    options={"typed": "fp16"})},
     ),
 }  # fmt: skip
 
@@ -321,7 +337,8 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, toleran
         ArtifactError: the distance breaks the tolerance.
     """
     if runtime == "tensorrt":
-        return tensorrt_int8.examine(reference, draft)
+        examine = tensorrt_int8.examine if draft.manifest.precision == "int8" else tensorrt_float.examine
+        return examine(reference, draft)
     batch = parity_input(draft.manifest.spec, draft.manifest.spec.spatial.size)
     with open_session(reference, runtime) as session:
         expected = session.infer(batch)

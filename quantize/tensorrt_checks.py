@@ -75,7 +75,7 @@ def _is_weight(index: GraphIndex, node: onnx.NodeProto) -> bool:
     return index.is_constant(node.input[0] if node.op_type == QUANTIZE else _source(index, node))
 
 
-def _quantized_layers(model: onnx.ModelProto, index: GraphIndex) -> list[onnx.NodeProto]:
+def quantized_layers(model: onnx.ModelProto, index: GraphIndex) -> list[onnx.NodeProto]:
     """Convolutions whose input and weight both come out of DequantizeLinear."""
     return [
         node for node in model.graph.node
@@ -202,7 +202,7 @@ def _is_transposed_output(index: GraphIndex, name: str) -> bool:
 
 def transposed_outputs(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]:
     """A quantized transposed convolution in 3-D has Q/DQ on its output; in 2-D it runs in INT8 without."""
-    for layer in _quantized_layers(model, index):
+    for layer in quantized_layers(model, index):
         if layer.op_type == "ConvTranspose" and len(_weight_shape(index, layer)) == 5:
             end = _past_activation(index, layer.output[0])
             readers = index.readers.get(end, [])
@@ -238,7 +238,7 @@ def concat_scales(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]
 
 def behind_resize(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]:
     """No quantized layer reads what a Resize made."""
-    for layer in _quantized_layers(model, index):
+    for layer in quantized_layers(model, index):
         dequantize = _dequantized(index, layer.input[0])
         maker = index.maker.get(_source(index, dequantize)) if dequantize is not None else None
         if maker is not None and maker.op_type == "Resize":
@@ -247,7 +247,7 @@ def behind_resize(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]
 
 def alignment(model: onnx.ModelProto, index: GraphIndex) -> Iterator[Breach]:
     """Channels of quantized layers fill whole blocks; each is told how much padding multiplies its work."""
-    for layer in _quantized_layers(model, index):
+    for layer in quantized_layers(model, index):
         shape = _weight_shape(index, layer)
         if len(shape) < 3:
             continue

@@ -13,6 +13,7 @@ from edge_latup.cli.bench_case import bench_case
 from edge_latup.cli.control import control
 from edge_latup.cli.demo import demo
 from edge_latup.cli.doctor import doctor
+from edge_latup.cli.engine import engine
 from edge_latup.cli.export import export
 from edge_latup.cli.gate import gate
 from edge_latup.cli.import_model import import_model
@@ -51,6 +52,7 @@ app.command()(predict)
 app.command()(verify)
 app.add_typer(package, name="package")
 app.command()(networks)
+app.command()(engine)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ COLUMNS: Final = ("layer", "declared", "executed", "kernel", "MAC", "MAC %", "ti
 MISSING: Final = "\N{EN DASH}"
 
 
-def show_audit(folder: Path, size: str | None, runtime: str | None, *, threads: int, profile: bool) -> None:
+def show_audit(folder: Path, size: str | None, runtime: str | None, *, threads: int, profile: bool, provider: str | None = None) -> None:
     """Print the audit of the artifact in `folder`.
 
     Raises:
@@ -30,7 +30,10 @@ def show_audit(folder: Path, size: str | None, runtime: str | None, *, threads: 
     if size is not None:
         raise InputError("--size is not for --audit", "leave it out: what is audited is the artifact's own size")
     named = None if runtime is None else parse_runtime(runtime)
-    audit = audit_artifact(open_artifact(folder), named, threads=threads, profile=profile, progress=output.note)
+    given = {} if provider is None else {"provider": provider}
+    audit = audit_artifact(
+        open_artifact(folder), named, threads=threads, profile=profile, runtime_options=given, progress=output.note
+    )  # fmt: skip
     summary, shape = audit.summary, "x".join(map(str, audit.input_shape))
     output.table(f"{folder.name} on {audit.runtime}, input {shape}", COLUMNS, [_row(audit, layer) for layer in audit.layers], left=4)
     output.line(sentence(summary))

@@ -24,11 +24,16 @@ def inspect(
     ] = None,
     audit: Annotated[bool, typer.Option("--audit", help="Instead, open an artifact and print which kernel executes each layer.")] = False,
     runtime: Annotated[str | None, typer.Option(help="With --audit: the runtime; the artifact's first unless given.")] = None,
+    provider: Annotated[str | None, typer.Option(help="With --audit on onnxruntime: cpu, cuda or tensorrt.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="With --audit: run it a few times and share out the time.")] = False,
     threads: Annotated[int, typer.Option(min=0, help="With --audit: CPU threads; 0 uses every core this process may use.")] = 0,
     rules: Annotated[str | None, typer.Option(help="Instead, check an ONNX file or artifact against a runtime's rules: tensorrt.")] = None,
     dla: Annotated[bool, typer.Option("--dla", help="With --rules: ask also whether a Deep Learning Accelerator could run it.")] = False,
     network: Annotated[str | None, typer.Option(help="Instead of a folder: a network of `edge-latup networks`, untrained.")] = None,
+    target: Annotated[str | None, typer.Option(help="With --rules: also whether this target's TensorRT would take it.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="With --target: what the engine is to compute in, such as int8; the file's own unless given.")
+    ] = None,
 ) -> None:
     """Print parameters, multiply-accumulates and activation memory of every layer, counted from the graph, and the published figures."""
     if network is not None:
@@ -43,15 +48,19 @@ def inspect(
     if audit:
         from edge_latup.cli.audit import show_audit
 
-        show_audit(model, size, runtime, threads=threads, profile=profile)
+        show_audit(model, size, runtime, threads=threads, profile=profile, provider=provider)
         return
     if runtime is not None or profile or threads:
         raise InputError("--runtime, --profile and --threads are for --audit", "add --audit")
+    if provider is not None:
+        raise InputError("--provider is for --audit", "add --audit")
     if rules is not None:
         from edge_latup.cli.rules import show_rules
 
-        show_rules(model, rules, dla=dla)
+        show_rules(model, rules, dla=dla, target=target, precision=precision)
         return
+    if target is not None or precision is not None:
+        raise InputError("--target and --precision are for --rules", "add --rules tensorrt")
     from edge_latup.export.cost import cost_of
 
     _show(cost_of(model, None if size is None else parse_size(size, "--size")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edge_latup.artifact import Artifact, refuse_outside
-from edge_latup.errors import ArtifactError, MissingDependencyError
+from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
 from edge_latup.manifest import RuntimeName
 from edge_latup.runtimes import onnxruntime, openvino, pytorch, tensorrt
 from edge_latup.runtimes.base import RuntimeModule, Session, SessionOptions
@@ -29,9 +29,13 @@ MAKE: Final[dict[RuntimeName, str]] = {
     "openvino": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime openvino",
     "onnxruntime": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime onnxruntime",
     "pytorch": "edge-latup export CHECKPOINT --reference --out ARTIFACT",
-    "tensorrt": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method int8 --runtime tensorrt",
+    "tensorrt": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method int8 --runtime tensorrt"
+    " (or typed-fp16, typed-fp32)",
 }
 """What makes an artifact for a runtime."""
+
+WITH_OPTIONS: Final[tuple[RuntimeName, ...]] = ("onnxruntime", "tensorrt")
+"""Runtimes that read `SessionOptions.runtime_options`."""
 
 
 def choose_runtime(artifact: Artifact, runtime: RuntimeName | None = None) -> RuntimeName:
@@ -59,6 +63,9 @@ def runtime_made_for(artifact: Artifact, runtime: RuntimeName | None = None) -> 
         made_for = ", ".join(artifact.manifest.runtimes)
         hint = f"use {made_for}, or make an artifact for {chosen}: {MAKE[chosen]}"
         raise ArtifactError(f"{artifact.folder} was made for {made_for}, not for {chosen}", hint)
+    if not RUNTIMES[chosen].is_available():
+        message = tensorrt.missing() if chosen == "tensorrt" else f"runtime {chosen} is not installed"
+        raise MissingDependencyError(message, INSTALL[chosen])
     return chosen
 
 
@@ -71,6 +78,15 @@ def open_session(artifact: Artifact, runtime: RuntimeName | None = None, options
     """
     chosen = choose_runtime(artifact, runtime)
     refuse_outside(artifact)
+        ArtifactError: the artifact was not made for that runtime, or the runtime cannot load it.
+        InputError: the runtime has no such option.
+        MissingDependencyError: the runtime is not installed or does not start, or does not compute in the precision asked for.
+    """
+    chosen = choose_runtime(artifact, runtime)
+    if options is not None and options.runtime_options and chosen not in WITH_OPTIONS:
+        raise InputError(
+            f"{chosen} has no option {sorted(options.runtime_options)[0]!r}", f"only {' and '.join(WITH_OPTIONS)} have options"
+        )
     try:
         return RUNTIMES[chosen].open(artifact, options or SessionOptions())
     except ImportError as error:

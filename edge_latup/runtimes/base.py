@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -29,9 +29,10 @@ class SessionOptions:
 
     threads: CPU threads, 0 for all this process may use.
     float_precision: overrides the manifest's precision of the float part; None keeps it.
-    cache_dir: where compiled models are kept between runs; None keeps none.
+    cache_dir: where compiled models are kept between runs; None keeps none (TensorRT's engines: in the user's cache folder).
     input_size: spatial size to compile for, where the runtime can reshape the model; None keeps the model's own.
     profile: time every operation, for `Session.audit`; slows inference down.
+    runtime_options: what only one runtime knows, by name; an unknown name is refused.
     """
 
     threads: int = 0
@@ -39,6 +40,7 @@ class SessionOptions:
     cache_dir: Path | None = None
     input_size: Size | None = None
     profile: bool = False
+    runtime_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def thread_count(self) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_latup.errors import ArtifactError
+from edge_latup.runtimes.audit import precision_name
 from edge_latup.runtimes.macs import convolution_macs, dense_macs
 from edge_latup.runtimes.matching import Declared, Kind
 
@@ -26,8 +27,10 @@ MOVES: Final = (
 """Operators that move or pick values: what was quantized before them is quantized after them."""
 
 
-def declared_layers(path: Path, input_shape: tuple[int, ...], float_precision: str) -> list[Declared]:
+def declared_layers(path: Path, input_shape: tuple[int, ...], float_precision: str | None = None) -> list[Declared]:
     """Layers with multiply-accumulates of the file at `path`, for one input of a shape.
+
+    `float_precision`: what the float part is computed in; None where the number types in the graph say it, layer by layer.
 
     Raises:
         ArtifactError: the shapes in its graph cannot be inferred.
@@ -35,7 +38,7 @@ def declared_layers(path: Path, input_shape: tuple[int, ...], float_precision: s
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
-    _fix_input(model.graph, input_shape)
+    fix_input(model.graph, input_shape)
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
@@ -43,7 +46,8 @@ def declared_layers(path: Path, input_shape: tuple[int, ...], float_precision: s
     return _Graph(inferred.graph, path).layers(float_precision)
 
 
-def _fix_input(graph: onnx.GraphProto, shape: tuple[int, ...]) -> None:
+def fix_input(graph: onnx.GraphProto, shape: tuple[int, ...]) -> None:
+    """Give the first input of a graph that is no constant a fixed shape."""
     constants = {tensor.name for tensor in graph.initializer}
     first = next(value for value in graph.input if value.name not in constants)
     for axis, size in zip(first.type.tensor_type.shape.dim, shape, strict=True):
@@ -60,7 +64,7 @@ class _Graph:
         self._types: dict[str, Any] = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
         self._eight_bit = {tensor.name for tensor in graph.initializer if tensor.data_type in _eight_bit_types()}
 
-    def layers(self, float_precision: str) -> list[Declared]:
+    def layers(self, float_precision: str | None) -> list[Declared]:
         """In the order of the file."""
         seen: set[str] = set()
         layers = []
@@ -71,15 +75,22 @@ class _Graph:
                 layers.append(self._layer(node, name, float_precision))
         return layers
 
-    def _layer(self, node: onnx.NodeProto, name: str, float_precision: str) -> Declared:
+    def _layer(self, node: onnx.NodeProto, name: str, float_precision: str | None) -> Declared:
         second = node.input[SECOND_OPERAND.get(node.op_type, 1)]
         integer = node.op_type in INTEGER or (self._quantized(node.input[0]) and self._quantized(second))
         bias = node.input[2:3] if node.op_type in ("Conv", "ConvTranspose", "Gemm") else ()
         roots = (self._root(tensor) for tensor in (second, *bias))
         return Declared(
-            name=name, node=node.name, operation=node.op_type, kind=KINDS[node.op_type], precision="int8" if integer else float_precision,
+            name=name, node=node.name, operation=node.op_type, kind=KINDS[node.op_type],
+            precision="int8" if integer else float_precision or self._typed(node.input[0]),
             macs=self._macs(node, second), tensors=(*(root for root in roots if root in self._constants), node.output[0]),
         )  # fmt: skip
+
+    def _typed(self, tensor: str) -> str:
+        import onnx
+
+        known = self._types.get(tensor)
+        return "fp32" if known is None else precision_name(onnx.TensorProto.DataType.Name(known.elem_type))
 
     def _macs(self, node: onnx.NodeProto, second: str) -> int:
         if KINDS[node.op_type] == "dense":

@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU: the portable fallback. It has no bf16 or fp16 arithmetic on x86, so its float part is always FP32."""
+"""ONNX Runtime: the portable fallback, on the CPU unless its CUDA or TensorRT provider is asked for.
+
+Its float part is always FP32: on x86 it has no other arithmetic, and TF32, the GPU's default, is switched off unless asked for.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions,
 from edge_latup.runtimes.matching import audited
 from edge_latup.runtimes.onnx_audit import declared_layers
 from edge_latup.runtimes.onnxruntime_audit import INTEGER_OPERATIONS, executed_operations, profiled
+from edge_latup.runtimes.onnxruntime_providers import RECORD_ASSIGNMENT, alarm, choice_of, provider_list, refuse_silent_cpu
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -36,17 +40,21 @@ def describe() -> RuntimeInfo:
 
 
 def open(artifact: Artifact, options: SessionOptions) -> OnnxRuntimeSession:  # noqa: A001  (the Protocol's verb)
-    """Create an inference session on the CPU execution provider.
+    """Create an inference session; runtime options: provider (cpu, cuda, tensorrt), tf32, fallback (see `onnxruntime_providers`).
 
     Raises:
         ArtifactError: ONNX Runtime cannot load the model.
-        MissingDependencyError: another float precision than FP32 was asked for.
+        InputError: there is no such option.
+        MissingDependencyError: another float precision than FP32 was asked for, a provider is missing or did not start, or the CPU was
+            left with what multiplies.
     """
     import onnxruntime as ort
 
     asked = options.float_precision or artifact.manifest.float_precision
     if asked != "fp32":
         raise MissingDependencyError(f"ONNX Runtime's CPU provider computes in fp32, not {asked}", "use --runtime openvino")
+    choice = choice_of(options.runtime_options)
+    providers = provider_list(choice, ort.get_available_providers())
     folder = tempfile.TemporaryDirectory(prefix="edge-latup-")
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.thread_count
@@ -56,12 +64,18 @@ def open(artifact: Artifact, options: SessionOptions) -> OnnxRuntimeSession:  # 
     settings.optimized_model_filepath = str(Path(folder.name) / OPTIMISED)
     settings.enable_profiling = options.profile
     settings.profile_file_prefix = str(Path(folder.name) / "profile")
+    settings.add_session_config_entry(RECORD_ASSIGNMENT, "1")
     try:
-        session = ort.InferenceSession(str(artifact.model_path), settings, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(artifact.model_path), settings, providers=providers)
+        refuse_silent_cpu(choice, session.get_providers())
+        assigned = alarm(session, choice)
     except failures() as error:
         folder.cleanup()
         raise _refusal("load", artifact, error) from error
-    return OnnxRuntimeSession(session, folder, artifact, profile=options.profile)
+    except MissingDependencyError:
+        folder.cleanup()
+        raise
+    return OnnxRuntimeSession(session, folder, artifact, profile=options.profile, assigned=assigned, tf32=choice.tf32)
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -80,9 +94,13 @@ class OnnxRuntimeSession:
     """An inference session and its optimised graph on disk."""
 
     def __init__(
-        self, session: ort.InferenceSession, folder: tempfile.TemporaryDirectory[str], artifact: Artifact, *, profile: bool = False
-    ) -> None:
+        self, session: ort.InferenceSession, folder: tempfile.TemporaryDirectory[str], artifact: Artifact, *, profile: bool = False,
+        assigned: dict[str, str] | None = None, tf32: bool = False,
+    ) -> None:  # fmt: skip
         self._session, self._folder, self._artifact = session, folder, artifact
+        self._tf32 = tf32
+        self.assigned = assigned
+        """Node of the file -> execution provider that it was given to; None where this ONNX Runtime cannot tell."""
         self._times: dict[str, float] | None = None
         self._profiling = profile
 
@@ -93,8 +111,8 @@ class OnnxRuntimeSession:
 
     @property
     def float_precision(self) -> str:
-        """Always "f32": the CPU provider has no other float arithmetic."""
-        return "f32"
+        """Of the CPU's only float arithmetic, "f32"; or "tf32" where a GPU was allowed it."""
+        return "tf32" if self._tf32 else "f32"
 
     def infer(self, batch: Batch) -> Batch:
         """See `Session.infer`."""
@@ -135,7 +153,7 @@ class OnnxRuntimeSession:
             self._profiling, self._times = False, profiled(Path(self._session.end_profiling()))
         shape = fixed_shape(self.input_shape, manifest.spec)
         declared = declared_layers(self._artifact.model_path, shape, manifest.float_precision)
-        return audited("onnxruntime", shape, declared, executed_operations(graph, self._times))
+        return audited("onnxruntime", shape, declared, executed_operations(graph, self._times, self.assigned))
 
     def _optimised(self) -> Any:
         if not installed("onnx"):

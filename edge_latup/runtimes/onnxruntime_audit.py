@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge_latup.runtimes.matching import Executed, Kind
+from edge_latup.runtimes.onnxruntime_providers import CPU
 
 if TYPE_CHECKING:
     import onnx
@@ -28,19 +29,29 @@ TOKEN: Final = "_token_"
 KERNEL_TIME: Final = "_kernel_time"
 
 
-def executed_operations(graph: onnx.GraphProto, times: Mapping[str, float] | None = None) -> list[Executed]:
-    """Operations of the optimised graph; `times`: microseconds of one inference by node, where it was profiled."""
+def executed_operations(
+    graph: onnx.GraphProto, times: Mapping[str, float] | None = None, assigned: Mapping[str, str] | None = None
+) -> list[Executed]:  # fmt: skip
+    """Operations of the optimised graph.
+
+    Args:
+        graph: as ONNX Runtime wrote it.
+        times: microseconds of one inference by node, where it was profiled.
+        assigned: execution provider by node of the file; one that is not the CPU's is named before the kernel.
+    """
     constants = {tensor.name for tensor in graph.initializer}
-    return [_executed(node, constants, times) for node in graph.node if node.op_type not in NOT_COMPUTING]
+    return [_executed(node, constants, times, assigned or {}) for node in graph.node if node.op_type not in NOT_COMPUTING]
 
 
-def _executed(node: onnx.NodeProto, constants: set[str], times: Mapping[str, float] | None) -> Executed:
+def _executed(node: onnx.NodeProto, constants: set[str], times: Mapping[str, float] | None, assigned: Mapping[str, str]) -> Executed:
+    provider = assigned.get(_original(node.name), CPU)
+    who = "" if provider == CPU else f"{provider.removesuffix('ExecutionProvider')}: "
     return Executed(
         nodes=frozenset({node.name, _original(node.name)}) - {""},
         hints=frozenset({*(name for name in node.input if name in constants), *node.output}) - {""},
         kind=next((kind for part, kind in KINDS if part in node.op_type), None),
         precision="int8" if node.op_type in INTEGER_OPERATIONS else "fp32",
-        kernel=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
+        kernel=who + (f"{node.domain}.{node.op_type}" if node.domain else node.op_type),
         microseconds=None if times is None else times.get(node.name, 0.0),
     )
 

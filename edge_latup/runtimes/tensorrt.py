@@ -1,37 +1,70 @@
-"""TensorRT: artifacts are made and checked for it here, and executed where its GPU is. This version opens none."""
+"""TensorRT 10.3 to 10.16 and 11 behind one interface: strongly typed engines from typed ONNX, proven when built, verified when loaded.
+
+What can be checked without a GPU was: every name and call against NVIDIA's bindings of both generations, the logic against a recording
+double. No engine was built or run by this project so far; docs/tensorrt.md says what to run where a GPU is.
+"""
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import Final
 
 from edge_latup.artifact import Artifact
 from edge_latup.errors import MissingDependencyError
-from edge_latup.runtimes.base import RuntimeInfo, SessionOptions
+from edge_latup.runtimes.base import RuntimeInfo, Session, SessionOptions, installed
 from edge_latup.versions import version_of
 
-NOT_EXECUTED: Final = (
-    "edge-latup does not execute TensorRT: of its artifacts the file's rules and the reference numerics were checked, no engine was built"
+INSTALL: Final = (
+    "pip install tensorrt cuda-python onnx on a machine with an NVIDIA GPU; on JetPack 6 TensorRT is there: pip install cuda-python onnx"
 )
 BUILD: Final = (
-    "build it on the GPU's machine: trtexec --onnx=model.onnx --saveEngine=model.engine (with TensorRT 10 also --stronglyTyped); "
-    "check the file's rules here: edge-latup inspect ARTIFACT --rules tensorrt"
+    f"{INSTALL}. Without Python there: trtexec --onnx=model.onnx --saveEngine=model.engine (with TensorRT 10 also --stronglyTyped). "
+    "Check the file's rules here: edge-latup inspect ARTIFACT --rules tensorrt --target NAME"
 )
 
 
 def is_available() -> bool:
-    """False, also where the package is installed: what cannot be executed is not there."""
-    return False
+    """Whether TensorRT and cuda-python import, and a GPU answers."""
+    return not missing()
+
+
+def missing() -> str:
+    """What is not here, in words; empty where an engine could be built and run."""
+    for package, name in (("tensorrt", "tensorrt"), ("cuda", "cuda-python")):
+        if not installed(package):
+            return f"TensorRT needs {name}, which is not installed"
+    try:
+        import tensorrt  # noqa: F401
+
+        from edge_latup.runtimes.tensorrt_cuda import device_count
+
+        devices = device_count()
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"TensorRT does not import: {error}"
+    return "" if devices else "TensorRT needs an NVIDIA GPU and its driver, and CUDA finds none"
 
 
 def describe() -> RuntimeInfo:
-    """The package's version, if any, and no devices."""
-    return RuntimeInfo(name="tensorrt", version=version_of("tensorrt"), devices=())
+    """The package's version, and GPU 0 where there is one."""
+    if missing():
+        return RuntimeInfo(name="tensorrt", version=version_of("tensorrt"), devices=())
+    from edge_latup.runtimes.tensorrt_cuda import describe_device
+    from edge_latup.runtimes.tensorrt_engine import tensorrt_version
+
+    device = describe_device()
+    return RuntimeInfo(
+        name="tensorrt", version=tensorrt_version(), devices=(f"{device.identity}, compute capability {device.compute_capability}",)
+    )
 
 
-def open(artifact: Artifact, options: SessionOptions) -> NoReturn:  # noqa: A001  (the Protocol's verb)
-    """Refuse.
+def open(artifact: Artifact, options: SessionOptions) -> Session:  # noqa: A001  (the Protocol's verb)
+    """Find or build the artifact's engine for this GPU, and load it.
 
     Raises:
-        MissingDependencyError: always; it says what was checked instead, and what to do.
+        ArtifactError: it cannot be built, or the engine is not what it should be.
+        MissingDependencyError: TensorRT, cuda-python or a GPU is missing.
     """
-    raise MissingDependencyError(f"{artifact.folder} is for TensorRT, and {NOT_EXECUTED}", BUILD)
+    if told := missing():
+        raise MissingDependencyError(f"{artifact.folder} is for TensorRT: {told}", BUILD)
+    from edge_latup.runtimes.tensorrt_engine import open_engine
+
+    return open_engine(artifact, options)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from edge_latup.errors import ArtifactError
 from edge_latup.runtimes.audit import Audit, precision_name
+from edge_latup.runtimes.base import Kernel
 from edge_latup.runtimes.matching import Declared, Executed, Kind, audited
 
 KINDS: Final[tuple[tuple[str, Kind], ...]] = (
@@ -86,3 +87,16 @@ def _precision(layer: dict[str, Any]) -> str:
 
 def _type(text: str) -> str | None:
     return next((precision_name(name) for part, name in TYPES if part in text.lower()), None)
+
+
+def kernels_of(information: str) -> list[Kernel]:
+    """Every operation of an engine, as the inspector lists them.
+
+    Raises:
+        ArtifactError: see `audit_engine`.
+    """
+    return [
+        Kernel(name=str(layer.get("Name", "")) or "?", operation=str(layer["LayerType"]), precision=executed.precision,
+               implementation=executed.kernel)
+        for layer in _layers(information) for executed in (_executed(layer, None),)
+    ]  # fmt: skip

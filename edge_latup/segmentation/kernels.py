@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from edge_latup.artifact import Artifact
@@ -26,8 +26,9 @@ def audit_summary(session: Session) -> AuditSummary | None:
 
 
 def audit_artifact(
-    artifact: Artifact, runtime: RuntimeName | None, *, threads: int = 0, profile: bool = False, progress: Callable[[str], None]
-) -> Audit:
+    artifact: Artifact, runtime: RuntimeName | None, *, threads: int = 0, profile: bool = False, progress: Callable[[str], None],
+    runtime_options: Mapping[str, str] | None = None,
+) -> Audit:  # fmt: skip
     """Open `artifact` on a runtime (default: its first) and read back what executes each layer.
 
     Args:
@@ -36,12 +37,14 @@ def audit_artifact(
         threads: CPU threads, 0 for all this process may use.
         profile: run it `RUNS` times and share out the time.
         progress: told what takes long.
+        runtime_options: see `SessionOptions`.
 
     Raises:
         EdgeLatupError: the runtime's own refusal, or shapes that cannot be inferred.
     """
     spec = artifact.manifest.spec
-    with open_session(artifact, runtime, SessionOptions(threads=threads, profile=profile)) as session:
+    options = SessionOptions(threads=threads, profile=profile, runtime_options=runtime_options or {})
+    with open_session(artifact, runtime, options) as session:
         if profile:
             batch = parity_input(spec, spec.spatial.size)
             progress(f"profiling {RUNS} inferences")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import edge_latup
 
-# torch names the exact versions of its CUDA packages itself; the CPU build has none. pip comes with Python.
-PINNED_ELSEWHERE = re.compile(r"nvidia-|cuda-|triton$|pip$|edge-latup$")
+# torch names the exact versions of its CUDA packages itself; the CPU build has none. pip comes with Python,
+# TensorRT with the machine whose GPU it is for.
+PINNED_ELSEWHERE = re.compile(r"nvidia-|cuda-|tensorrt|triton$|pip$|edge-latup$")
 
 
 def _canonical(name: str) -> str:

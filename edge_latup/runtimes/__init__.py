@@ -74,15 +74,11 @@ def open_session(artifact: Artifact, runtime: RuntimeName | None = None, options
 
     Raises:
         ArtifactError: the artifact was not made for that runtime, or the runtime cannot load it, or it keeps weights outside itself.
-        MissingDependencyError: the runtime is not installed or does not start, or does not compute in the precision asked for.
-    """
-    chosen = choose_runtime(artifact, runtime)
-    refuse_outside(artifact)
-        ArtifactError: the artifact was not made for that runtime, or the runtime cannot load it.
         InputError: the runtime has no such option.
         MissingDependencyError: the runtime is not installed or does not start, or does not compute in the precision asked for.
     """
     chosen = choose_runtime(artifact, runtime)
+    refuse_outside(artifact)
     if options is not None and options.runtime_options and chosen not in WITH_OPTIONS:
         raise InputError(
             f"{chosen} has no option {sorted(options.runtime_options)[0]!r}", f"only {' and '.join(WITH_OPTIONS)} have options"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Final
 
 from edge_latup.artifact import Artifact, refuse_outside
@@ -16,6 +17,8 @@ RUNTIMES: Final[dict[RuntimeName, RuntimeModule]] = {
     "pytorch": pytorch,
     "tensorrt": tensorrt,
 }
+
+ARM: Final = ("aarch64", "arm64")
 
 INSTALL: Final[dict[RuntimeName, str]] = {
     "openvino": "pip install 'edge-latup[core]'",
@@ -45,11 +48,17 @@ def choose_runtime(artifact: Artifact, runtime: RuntimeName | None = None) -> Ru
         ArtifactError: the artifact was not made for that runtime.
         MissingDependencyError: the runtime is not installed, or is executed elsewhere.
     """
-    chosen = runtime_made_for(artifact, runtime)
+    chosen = runtime_made_for(artifact, runtime or _preferred(artifact))
     if not RUNTIMES[chosen].is_available():
-        message = tensorrt.NOT_EXECUTED if chosen == "tensorrt" else f"runtime {chosen} is not installed"
+        message = tensorrt.missing() if chosen == "tensorrt" else f"runtime {chosen} is not installed"
         raise MissingDependencyError(message, INSTALL[chosen])
     return chosen
+
+
+def _preferred(artifact: Artifact) -> RuntimeName | None:
+    """On ARM, ONNX Runtime where an artifact may go there: OpenVINO 2026.4 has only reference kernels for 3-D convolutions there."""
+    arm = platform.machine() in ARM
+    return "onnxruntime" if arm and "onnxruntime" in artifact.manifest.runtimes and onnxruntime.is_available() else None
 
 
 def runtime_made_for(artifact: Artifact, runtime: RuntimeName | None = None) -> RuntimeName:
@@ -63,9 +72,6 @@ def runtime_made_for(artifact: Artifact, runtime: RuntimeName | None = None) -> 
         made_for = ", ".join(artifact.manifest.runtimes)
         hint = f"use {made_for}, or make an artifact for {chosen}: {MAKE[chosen]}"
         raise ArtifactError(f"{artifact.folder} was made for {made_for}, not for {chosen}", hint)
-    if not RUNTIMES[chosen].is_available():
-        message = tensorrt.missing() if chosen == "tensorrt" else f"runtime {chosen} is not installed"
-        raise MissingDependencyError(message, INSTALL[chosen])
     return chosen
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import Compress
 
+from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
+from edge_latup.runtimes import choose_runtime
 from edge_latup.runtimes.base import Kernel, SessionOptions, check_batch, installed, precision_summary, usable_cores
 
 sides = st.tuples(*[st.integers(1, 20)] * 3)
@@ -61,3 +66,13 @@ def test_kernels_are_counted_by_precision() -> None:
 def test_a_package_is_found_without_importing_it() -> None:
     assert installed("numpy")
     assert not installed("no_such_package_as_this")
+
+
+def test_on_arm_an_artifact_for_both_runtimes_goes_to_onnx_runtime(
+    tiny_fp32: Artifact, compressed: Compress, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    assert choose_runtime(tiny_fp32) == "openvino"
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert choose_runtime(tiny_fp32) == "onnxruntime"
+    assert choose_runtime(tiny_fp32, "openvino") == "openvino"
+    assert choose_runtime(compressed("int8", "openvino")) == "openvino"

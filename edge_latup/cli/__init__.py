@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from edge_latup.cli.bench import bench
 from edge_latup.cli.bench_case import bench_case
@@ -31,28 +32,48 @@ from edge_latup.cli.train import train
 from edge_latup.cli.verify import verify
 from edge_latup.errors import EdgeLatupError
 
-app = typer.Typer(name="edge-latup", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+ANYWHERE: Final = ("--json", "--quiet")
+ROAD: Final = (
+    "demo", "phantom", "train", "networks", "export", "import", "inspect", "quantize", "control", "bench", "bench-case", "gate", "predict",
+    "report", "engine", "segment", "package", "verify", "targets", "doctor",
+)  # fmt: skip
+"""The order of the help: that in which a network takes them."""
+
+
+class Road(TyperGroup):
+    """Commands in the order of the road, and the application's own options behind a command's name too."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names as the help lists them; Typer by itself puts groups last."""
+        return sorted(super().list_commands(ctx), key=ROAD.index)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options of the application stand before the command's name for the parser, wherever they were typed. Behind `--` all is data."""
+        end = args.index("--") if "--" in args else len(args)
+        own = [word for word in args[:end] if word in ANYWHERE]
+        return super().parse_args(ctx, own + [word for word in args[:end] if word not in ANYWHERE] + args[end:])
+
+
+app = typer.Typer(name="edge-latup", cls=Road, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
 @app.callback()
 def _options(
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; also behind the command's name.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors; also behind the command's name.")] = False,
 ) -> None:
     """Take a trained 3-D brain-tumour segmentation network to the hardware a clinic has: export, compress, benchmark, segment."""
     configure(Mode.JSON if json else Mode.QUIET if quiet else Mode.HUMAN)
 
 
-for command in (demo, phantom, train, export, inspect, quantize, bench, bench_case, gate, report, segment, doctor):
+for command in (
+    demo, phantom, train, networks, export, inspect, quantize, control, bench, bench_case, gate, predict, report, engine, segment, verify,
+    doctor,
+):  # fmt: skip
     app.command()(command)
 app.command("import")(import_model)
-app.command()(control)
 app.add_typer(targets, name="targets")
-app.command()(predict)
-app.command()(verify)
 app.add_typer(package, name="package")
-app.command()(networks)
-app.command()(engine)
 
 
 def main() -> None:

@@ -32,9 +32,9 @@ def keygen(
     from edge_latup.bundle.keygen import make_keys
     from edge_latup.bundle.keys import PRIVATE_NAME, PUBLIC_NAME, PUBLIC_PEM_NAME
 
-    passphrase = None if no_passphrase else _passphrase(passphrase_file)
     if no_passphrase and passphrase_file is not None:
         raise InputError("--no-passphrase and --passphrase-file exclude each other", "leave one out")
+    passphrase = None if no_passphrase else _passphrase(passphrase_file)
     today = datetime.now(timezone.utc).date()
     public = make_keys(out, owner, passphrase, created=today, expires=expires.date() if expires else None)
     if no_passphrase:

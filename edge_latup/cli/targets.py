@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_latup.cli.output import Mode, configure, output
+from edge_latup.cli.output import output
 from edge_latup.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,13 +19,11 @@ targets = typer.Typer(no_args_is_help=False, help="Name the hardware an artifact
 
 
 @targets.callback(invoke_without_command=True)
-def _all(context: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
+def _all(context: typer.Context) -> None:
     """Name the hardware an artifact may run on, and what it can do."""
     from edge_latup.targets.describe import OVERVIEW, overview_row
     from edge_latup.targets.profile import known_targets, load_profile
 
-    if json:
-        configure(Mode.JSON)
     if context.invoked_subcommand is not None:
         return
     profiles = [load_profile(name) for name in known_targets()]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_latup.cli.output import Mode, configure, output
+from edge_latup.cli.output import output
 
 if TYPE_CHECKING:
     from edge_latup.bundle.verify import VerifiedBundle
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder, .tar.zst or .zip.")],
     key: Annotated[Path, typer.Option(help="The maker's public-key.json, got by another way than the bundle.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Check every file of a bundle against its maker's signature; nothing of it is unpacked or run. Exit code 5: do not install it."""
     from edge_latup.bundle.keys import read_public_key
     from edge_latup.bundle.verify import verify as check
 
-    if json:
-        configure(Mode.JSON)
     found = check(bundle, read_public_key(key))
     for line in _lines(found):
         output.line(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from command import Command
 
+from edge_latup.cli import ROAD
 from edge_latup.cli.output import Mode, Output
 from edge_latup.errors import (
     ArtifactError,
@@ -73,6 +74,23 @@ def test_bad_usage_ends_with_2(cli: Command, arguments: tuple[str, ...]) -> None
     done = cli(*arguments)
     assert (done.code, done.out) == (2, "")
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("arguments", [("targets", "show", "tesla-t4", "--json"), ("targets", "--json", "show", "tesla-t4")])
+def test_options_of_the_application_may_stand_behind_the_command(cli: Command, arguments: tuple[str, ...]) -> None:
+    assert cli(*arguments).data == cli("--json", "targets", "show", "tesla-t4").data
+    assert cli("targets", "show", "tesla-t4", "--quiet").out == ""
+
+
+def test_behind_two_dashes_all_is_data(cli: Command) -> None:
+    done = cli("targets", "show", "--", "--json")
+    assert (done.code, done.out) == (2, "")
+    assert "there is no target '--json'" in done.err
+
+
+def test_the_help_lists_commands_in_the_order_of_the_road(cli: Command) -> None:
+    shown = [line.split()[1] for line in cli("--help").out.splitlines() if line.startswith("│ ") and line[2].islower()]
+    assert shown == list(ROAD)
 
 
 def test_without_arguments_help_is_shown(cli: Command) -> None:

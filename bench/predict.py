@@ -11,12 +11,12 @@ from edge_latup.bench.predict_graph import Work, work_of
 from edge_latup.bench.predict_memory import predict_memory
 from edge_latup.bench.predict_records import EnergyPrediction, LayerPrediction, Prediction
 from edge_latup.bench.published_cases import CASES, CHECKED_WITHIN, likely_from
-from edge_latup.errors import InputError
 from edge_latup.manifest import Precision
 from edge_latup.spec import Size
 from edge_latup.targets.class_rates import ClassRates, likely_seconds, shipped_rates
 from edge_latup.targets.isa import NATIVE
 from edge_latup.targets.profile import PowerMode, Profile
+from edge_latup.targets.refusals import require_precision
 from edge_latup.targets.roofline import Machine, Operation, bound_of, bound_seconds, machine_of
 
 NOT_EXECUTED: Final = "predicted, nothing was executed on such a device"
@@ -58,7 +58,8 @@ def predict(
         ArtifactError: the artifact holds no graph.
     """
     work = work_of(artifact, size, float_precision)
-    _refuse_precisions(work, profile)
+    for precision in dict.fromkeys(operation.precision for operation in work.operations if operation.macs):
+        require_precision(profile, precision)
     machine = machine_of(profile, threads)
     likely = likely_of(work, profile, machine, rates)
     manifest = artifact.manifest
@@ -66,20 +67,16 @@ def predict(
         artifact=manifest.name, artifact_sha256=artifact.digest, target=profile.name, target_title=profile.title,
         input_shape=work.input_shape, precision="int8" if manifest.precision == "int8" else float_precision or manifest.float_precision,
         threads=threads if profile.kind == "x86" else None, macs=work.macs, bound_ms=1000 * bound_of(work.operations, machine),
+        probed=_probed(profile),
         likely_ms=likely.milliseconds, likely_range_ms=likely.span, method=likely.method, error=likely.error, evidence=likely.evidence,
         memory=predict_memory(artifact, work, profile), energy=_energy(work, profile, threads, rates),
         notes=_notes(artifact, profile, work, rates), layers=layers_of(work, machine, likely),
     )  # fmt: skip
 
 
-def _refuse_precisions(work: Work, profile: Profile) -> None:
-    """Refuse what the target cannot compute in, with the profile's own reason and next best option where it has one."""
-    for precision in dict.fromkeys(operation.precision for operation in work.operations if operation.macs):
-        if precision in profile.gmacs:
-            continue
-        if (refused := profile.refused.get(precision)) is not None:
-            raise InputError(f"{profile.title} does not run {precision}: {refused.reason}", f"instead: {refused.instead}")
-        raise InputError(f"{profile.title} states no rate for {precision}", f"it computes in: {', '.join(profile.gmacs)}")
+def _probed(profile: Profile) -> bool:
+    """Whether rates were measured: what one convolution reached on one day is no ceiling, least of all on a busy machine."""
+    return any(figure.kind == "measured" for figure in (*profile.gmacs.values(), profile.bandwidth_gb_s))
 
 
 def likely_of(work: Work, profile: Profile, machine: Machine, rates: ClassRates | None = None) -> Likely:
@@ -155,6 +152,8 @@ def _energy(work: Work, profile: Profile, threads: int | None, rates: ClassRates
 
 def _notes(artifact: Artifact, profile: Profile, work: Work, rates: ClassRates | None) -> tuple[str, ...]:
     notes = []
+    if _probed(profile):
+        notes.append("a network whose kernels suit this machine better than the probe's convolution is faster than at these rates")
     if rates is not None and profile.kind == "x86" and rates.isa != profile.isa:
         notes.append(f"the class rates were measured under {rates.isa}, the target runs {profile.isa}: other kernels may run there")
     made_for = artifact.manifest.runtimes

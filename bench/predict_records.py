@@ -74,7 +74,9 @@ class Prediction(Record):
     """Of an x86 target; None for all of its cores, and for others."""
     macs: int
     bound_ms: float = Field(gt=0)
-    """No runtime is faster: peak rate, peak bandwidth, no product with padding, nothing charged for what can be fused or cached."""
+    """No runtime is faster: peak rate, peak bandwidth, no product with padding, nothing charged for what can be fused or cached.
+    Where `probed`, the rates are what a probe reached, so this is no bound."""
+    probed: bool = False
     likely_ms: float | None
     likely_range_ms: tuple[float, float] | None
     method: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 LAYERS: Final = ("operation", "kind", "precision", "MAC", "MB moved", "bound ms (predicted)", "likely ms (predicted)")
 
+SIZES: Final = "64,96,128"
+ISAS: Final = "all"
+
 
 def predict(
     artifact: Annotated[Path | None, typer.Argument(help="Artifact folder.")] = None,
@@ -30,11 +34,15 @@ def predict(
     check: Annotated[
         Path | None, typer.Option(help="Instead, measure this host into a folder and check predictions on it: minutes.")
     ] = None,
-    sizes: Annotated[str, typer.Option(help="With --check: sizes.")] = "64,96,128",
-    isas: Annotated[str, typer.Option(help="With --check: instruction sets.")] = "all",
+    sizes: Annotated[str, typer.Option(help="With --check: sizes.")] = SIZES,
+    isas: Annotated[str, typer.Option(help="With --check: instruction sets.")] = ISAS,
     docs: Annotated[Path | None, typer.Option(help="With --check: the document whose marked block gets the table.")] = None,
 ) -> None:
     """Predict latency (a bound and a likely value), peak memory and energy on a target; nothing is executed there."""
+    _refuse_unused(
+        published=published, check=check, given={"ARTIFACT": artifact, "--target": target, "--size": size, "--rates": rates,
+        "--layers": layers}, checked={"--sizes": sizes != SIZES, "--isas": isas != ISAS, "--docs": docs},
+    )  # fmt: skip
     if published:
         _published()
     elif check is not None:
@@ -47,6 +55,15 @@ def predict(
         _predict(artifact, target, size, threads, rates, layers=layers)
 
 
+def _refuse_unused(*, published: bool, check: Path | None, given: Mapping[str, object], checked: Mapping[str, object]) -> None:
+    if published and check is not None:
+        raise InputError("--published and --check exclude each other", "leave one out")
+    if (published or check is not None) and (named := [name for name, value in given.items() if value]):
+        raise InputError(f"{'--published' if published else '--check'} does not take {', '.join(named)}", "leave it out")
+    if check is None and (named := [name for name, value in checked.items() if value]):
+        raise InputError(f"only --check takes {', '.join(named)}", "add --check FOLDER; one prediction has --size")
+
+
 def _predict(artifact: Path, target: str, size: str | None, threads: int, rates: Path | None, *, layers: bool) -> None:
     from edge_latup.artifact import open_artifact
     from edge_latup.bench.predict import predict as predicted
@@ -54,8 +71,11 @@ def _predict(artifact: Path, target: str, size: str | None, threads: int, rates:
     from edge_latup.targets.class_rates import ClassRates
     from edge_latup.targets.profile import load_profile
 
+    profile = load_profile(target)
+    if threads and profile.kind != "x86":
+        raise InputError(f"--threads is for x86 targets, and {target} is none", "leave it out")
     found = predicted(
-        open_artifact(artifact), load_profile(target), size=None if size is None else parse_size(size, "--size"), threads=threads or None,
+        open_artifact(artifact), profile, size=None if size is None else parse_size(size, "--size"), threads=threads or None,
         rates=None if rates is None else read_record(ClassRates, rates),
     )  # fmt: skip
     _show(found)
@@ -69,11 +89,12 @@ def _predict(artifact: Path, target: str, size: str | None, threads: int, rates:
 def _show(found: Prediction) -> None:
     shape = "x".join(map(str, found.input_shape))
     output.line(f"{found.artifact}, input {shape}, {found.precision}, on {found.target_title}: PREDICTED")
-    output.line(f"latency, at least: {found.bound_ms:,.1f} ms ({found.macs / 1e9:,.1f} GMAC at the peak rates)")
+    at = "latency at the rates a probe measured, which are no ceilings:" if found.probed else "latency, at least:"
+    output.line(f"{at} {found.bound_ms:,.1f} ms ({found.macs / 1e9:,.1f} GMAC{'' if found.probed else ' at the peak rates'})")
     if found.likely_ms is not None and found.likely_range_ms is not None:
         low, high = found.likely_range_ms
         output.line(f"latency, likely: {found.likely_ms:,.1f} ms ({low:,.1f} to {high:,.1f})")
-    for name, text in (("method", found.method), ("error", found.error), ("evidence", found.evidence)):
+    for name, text in (("method", found.method), ("accuracy", found.error), ("evidence", found.evidence)):
         output.line(f"{name}: {text}")
     output.line(
         f"peak memory: {_mib(found.memory.total)} of {_mib(found.memory.available)}: {'fits' if found.memory.fits else 'DOES NOT FIT'}"

@@ -64,6 +64,32 @@ def test_json_is_the_labelled_record(cli: Command, tiny_fp32: Artifact) -> None:
     assert found.target == "jetson-orin-nano-8gb"
 
 
+def test_rates_of_a_probe_are_no_ceilings(cli: Command, tiny_fp32: Artifact, profile: Path) -> None:
+    profile.write_text(profile.read_text().replace('value = 100\nkind = "published"', 'value = 100\nkind = "measured"'))
+    done = cli("predict", tiny_fp32.folder, "--target", profile)
+    assert done.code == 0, done.err
+    assert "at least" not in done.out
+    assert "latency at the rates a probe measured, which are no ceilings: " in done.out
+    assert cli("--json", "predict", tiny_fp32.folder, "--target", profile).data["probed"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--published", "--target", "tesla-t4"), "--published does not take --target"),
+        (("--sizes", "64"), "only --check takes --sizes"),
+        (("--published", "--check", "folder"), "--published and --check exclude each other"),
+        (("ARTIFACT", "--check", "folder"), "--check does not take ARTIFACT"),
+        (("ARTIFACT", "--target", "tesla-t4", "--threads", "3"), "--threads is for x86 targets, and tesla-t4 is none"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(cli: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = cli("predict", *[tmp_path / word if word == "folder" else word for word in arguments])
+    assert (done.code, done.out) == (2, "")
+    assert f"error: {message}" in done.err
+    assert tree(tmp_path) == {}
+
+
 def test_an_unknown_target_names_the_known_ones(cli: Command, tiny_fp32: Artifact) -> None:
     done = cli("predict", tiny_fp32.folder, "--target", "jetson-9000")
     assert done.code == 2
@@ -83,7 +109,7 @@ def test_what_is_missing_or_wrong_is_refused(cli: Command, tiny_fp32: Artifact, 
 def test_a_precision_the_board_lacks_comes_with_the_next_best_option(cli: Command, compressed: Compress) -> None:
     done = cli("predict", compressed("int8", "tensorrt").folder, "--target", "jetson-nano-4gb")
     assert done.code == 2
-    assert "does not run int8" in done.err
+    assert "jetson-nano-4gb refuses int8: " in done.err
     assert "hint: instead: " in done.err
 
 

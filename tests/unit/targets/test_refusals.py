@@ -6,8 +6,10 @@ import pytest
 
 from edge_latup.errors import InputError
 from edge_latup.manifest import Precision
+from edge_latup.runtimes.tensorrt_limits import NEWEST_OPSET
+from edge_latup.targets.engine_limits import target_facts
 from edge_latup.targets.profile import known_targets, load_profile
-from edge_latup.targets.refusals import require, require_opset, require_precision
+from edge_latup.targets.refusals import require, require_precision
 
 
 def refused(target: str, what: str) -> InputError:
@@ -48,8 +50,9 @@ def test_a_precision_without_arithmetic(target: str, precision: Precision) -> No
 @pytest.mark.parametrize("target", known_targets())
 def test_every_stated_precision_is_accepted(target: str) -> None:
     profile = load_profile(target)
+    assert profile.gmacs
     for precision in profile.gmacs:
-        require_precision(profile, precision)
+        require_precision(profile, precision)  # raises nothing
 
 
 def test_a_precision_that_a_profile_does_not_mention() -> None:
@@ -59,20 +62,10 @@ def test_a_precision_that_a_profile_does_not_mention() -> None:
     assert caught.value.hint == "it computes in fp32, int8"
 
 
-def test_a_graph_that_jetpack_5_cannot_parse() -> None:
-    orin, xavier = load_profile("jetson-orin-nx-16gb"), load_profile("jetson-xavier-nx")
-    with pytest.raises(InputError, match=r"TensorRT 8\.5\.2 \(JetPack 5\.1\) reads up to opset 17, and this file has opset 20") as caught:
-        require_opset(orin, orin.tensorrt[0], 20)
-    assert caught.value.hint == "use JetPack 6.2 or JetPack 7.2 on jetson-orin-nx-16gb"
-    with pytest.raises(InputError) as caught:
-        require_opset(xavier, xavier.tensorrt[-1], 18)
-    assert "ONNX Runtime" in caught.value.hint
-    require_opset(xavier, xavier.tensorrt[-1], 17)
-    require_opset(orin, orin.tensorrt[1], 20)
-
-
-def test_a_target_without_a_newer_system_or_advice() -> None:
-    xavier = load_profile("jetson-xavier-nx").model_copy(update={"refused": {}})
-    with pytest.raises(InputError) as caught:
-        require_opset(xavier, xavier.tensorrt[-1], 18)
-    assert "older opset" in caught.value.hint
+@pytest.mark.parametrize("target", known_targets())
+def test_profiles_and_limits_state_the_same_newest_opset(target: str) -> None:
+    """Profiles state it for what builds no engine here (TensorRT 8); from 10 on the limits alone know."""
+    for generation in load_profile(target).tensorrt:
+        facts = target_facts(load_profile(target), generation.tensorrt)
+        known = next(opset for first, opset in NEWEST_OPSET if facts.version >= first)
+        assert generation.newest_opset == (known if facts.version < (10, 0) else None)

@@ -17,6 +17,7 @@ from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.errors import MissingDependencyError
 from edge_latup.export.torch_onnx import export_onnx, export_reference
 from edge_latup.manifest import Precision
+from edge_latup.networks.build import read_checkpoint_spec
 from edge_latup.quantize.calibration import make_calibration
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import prepare
@@ -95,6 +96,7 @@ def run_demo(
     Raises:
         EdgeLatupError: any step's own error.
     """
+    read_checkpoint_spec(checkpoint)  # what is mistyped is told before phantoms take their time
     own = [case for folder in cases for case in find_cases(folder)]
     run = out / time_stamp()
     calibration, evaluation = out / "phantoms-calibration", out / "phantoms-evaluation"

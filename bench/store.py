@@ -191,7 +191,7 @@ class RunStore:
             raise self._error(message)
 
     def _error(self, message: str) -> SpecError:
-        return SpecError(message, f"a report is made only from a complete run; make it anew with: edge-latup bench ... --out {self.folder}")
+        return SpecError(message, f"only a complete run counts; make it anew with: edge-latup bench ARTIFACT... --out {self.folder}")
 
 
 def load_run(folder: Path) -> LoadedRun:

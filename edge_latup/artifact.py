@@ -77,9 +77,8 @@ def refuse_outside(artifact: Artifact) -> None:
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise ArtifactError(
-            f"{folder} is not an artifact: it has no {MANIFEST_NAME}", "make one: edge-latup export CHECKPOINT --out ARTIFACT"
-        )
+        why = f"it has no {MANIFEST_NAME}" if folder.exists() else "it does not exist"
+        raise ArtifactError(f"{folder} is not an artifact: {why}", "make an artifact: edge-latup export CHECKPOINT --out ARTIFACT")
     try:
         return read_record(Manifest, path)
     except SpecError as error:

@@ -200,11 +200,16 @@ def check_estimator(method: str, estimator: str | None) -> None:
         raise InputError(f"{method} has no ranges of activations to find", "leave out --ranges, or add --method int8")
 
 
-def _check_source(artifact: Artifact) -> None:
+def check_source(artifact: Artifact) -> None:
+    """Refuse what was compressed already.
+
+    Raises:
+        ArtifactError: it is not ONNX with float32 weights.
+    """
     manifest = artifact.manifest
     if manifest.format != "onnx" or manifest.storage != "float32":
         raise ArtifactError(
-            f"{artifact.folder} is {manifest.format} with {manifest.storage} weights; compression starts from FP32 ONNX",
+            f"{artifact.folder} is in the format {manifest.format} with {manifest.storage} weights; compression starts from FP32 ONNX",
             "give the artifact that edge-latup export made",
         )
 
@@ -238,7 +243,7 @@ def quantize(
         MissingDependencyError: a package is missing.
     """
     chosen, recipe = choose(method, runtime)
-    _check_source(artifact)
+    check_source(artifact)
     check_calibration(method, given=calibration is not None)
     check_estimator(method, estimator)
     options = recipe.options | _mixed(recipe, keep_float, float_precision) | _operators(recipe, operators)

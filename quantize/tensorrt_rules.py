@@ -126,6 +126,8 @@ def check_file(path: Path, *, dla: bool = False) -> list[Finding]:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, an OSError, or what onnx makes of a wrong ending
         raise ArtifactError(f"{path} cannot be read as ONNX: {error}", "give an .onnx file, or the folder of an ONNX artifact") from error
+    if not model.graph.node:  # bytes that are no ONNX at all may parse as an empty message
+        raise ArtifactError(f"{path} is not ONNX: it holds no graph", "give an .onnx file, or the folder of an ONNX artifact")
     refuse_external_data(path)
     return check_model(model, dla=dla)
 

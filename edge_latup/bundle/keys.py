@@ -83,7 +83,7 @@ def read_public_key(path: Path) -> PublicKey:
     Raises:
         InputError: it is missing, is no public key, or was changed since its id was made.
     """
-    content = _read_key_file(path)
+    content = _read_key_file(path, f"give the {PUBLIC_NAME} that the maker sent by another way than the bundle")
     try:
         return PublicKey.model_validate_json(content)
     except ValidationError as error:
@@ -100,7 +100,7 @@ def read_signing_key(path: Path, public: PublicKey, passphrase: bytes | None) ->
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    content = _read_key_file(path)
+    content = _read_key_file(path, "make keys with: edge-latup package keygen --out FOLDER")
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise InputError(f"{path} can be read by others than its owner", f"chmod 600 {path}; if others had access, make a new key")
     try:
@@ -121,7 +121,7 @@ def read_passphrase(path: Path) -> bytes:
     Raises:
         InputError: it cannot be read, is empty, or has more lines.
     """
-    lines = _read_key_file(path).splitlines()
+    lines = _read_key_file(path, "give a file that holds the passphrase and nothing else").splitlines()
     if len(lines) != 1 or not lines[0]:
         raise InputError(f"{path} does not hold one line with a passphrase", "write the passphrase into a file, and nothing else")
     return lines[0]
@@ -145,12 +145,12 @@ def is_signed_by(public: PublicKey, signature: bytes, content: bytes) -> bool:
     return True
 
 
-def _read_key_file(path: Path) -> bytes:
+def _read_key_file(path: Path, hint: str) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_KEY_FILE + 1)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", "make keys with: edge-latup package keygen --out FOLDER") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint) from None
     if len(content) > MAX_KEY_FILE:
-        raise InputError(f"{path} is too large for a key", "give a file that `edge-latup package keygen` made")
+        raise InputError(f"{path} is too large for a key", hint)
     return content

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_latup.artifact import open_artifact
-from edge_latup.cli.bench_remote import Where, bench_fleet, bench_host
+from edge_latup.cli.bench_remote import LEASE, Where, bench_fleet, bench_host
 from edge_latup.cli.bench_sweep import Axes
 from edge_latup.cli.bench_sweep import sweep as run_the_sweep
 from edge_latup.cli.options import parse_runtime
@@ -57,7 +57,7 @@ def bench(
     remote_cache: Annotated[str | None, typer.Option(help="With --host: folder there; else ~/.cache/edge-latup.")] = None,
     wheels: Annotated[Path | None, typer.Option(help="With --host: local folder of wheels for what that Python lacks.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="With --host or --fleet: leave nothing there for the next run.")] = False,
-    lease: Annotated[float, typer.Option(min=5, help="Seconds after which a remote run ends itself when it hears nothing.")] = 120.0,
+    lease: Annotated[float, typer.Option(min=5, help="Seconds after which a remote run ends itself when it hears nothing.")] = LEASE,
 ) -> None:
     """Time artifacts, each in a process of its own, and record their drift on cases. PyTorch is timed only.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError, RemoteError
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from edge_latup.bench.run import Plan
     from edge_latup.bench.store import LoadedRun
     from edge_latup.targets.remote_host import RemoteHost
+
+LEASE: Final = 120.0
+"""Seconds; unless another is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +51,11 @@ class Where:
         ):
             hint = "in a fleet file, name them for each host" if self.fleet else "add --host user@board"
             raise InputError(f"only --host takes {', '.join(unused)}", hint)
-        if not self.remote and not self.keep:
-            raise InputError("only --host and --fleet take --no-cache", "add --host user@board")
+        if not self.remote and (unused := [name for name, given in self._of_any().items() if given]):
+            raise InputError(f"only --host and --fleet take {', '.join(unused)}", "add --host user@board")
+
+    def _of_any(self) -> dict[str, bool]:
+        return {"--no-cache": not self.keep, "--lease": self.lease != LEASE}
 
     def _of_host(self) -> dict[str, object]:
         return {

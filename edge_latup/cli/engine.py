@@ -31,13 +31,15 @@ def engine(
     from edge_latup.runtimes import choose_runtime
     from edge_latup.runtimes.base import SessionOptions
     from edge_latup.runtimes.tensorrt_engine import engine_record
+    from edge_latup.runtimes.tensorrt_options import engine_options
 
-    opened = open_artifact(artifact)
-    choose_runtime(opened, "tensorrt")
     given = {
         "version-compatible": str(version_compatible), "hardware": hardware, "tf32": str(tf32),
         "optimisation-level": str(optimisation_level), **({} if workspace_mib is None else {"workspace-mib": str(workspace_mib)}),
     }  # fmt: skip
+    engine_options(given)  # what is mistyped is told before what is missing
+    opened = open_artifact(artifact)
+    choose_runtime(opened, "tensorrt")
     output.note("building takes minutes where no engine is kept for this GPU, driver, TensorRT and these options")
     record, path = engine_record(opened, SessionOptions(cache_dir=cache, runtime_options=given))
     _show(record, path)

@@ -25,8 +25,9 @@ def import_model(
         _describe(models, given=spec is not None or out is not None)
         return
     if spec is None or out is None:
-        hint = f"start with one: edge-latup import {models[0]} --describe > spec.toml"
-        raise InputError("an import needs --spec and --out", hint)
+        if spec is not None:
+            raise InputError("an import needs --out", "name the artifact folder to make: --out ARTIFACT")
+        raise InputError("an import needs --spec", f"start with one: edge-latup import {models[0]} --describe > spec.toml")
     from edge_latup.export.foreign import UNCHECKED, import_onnx
 
     output.note(f"importing {', '.join(str(model) for model in models)}")

@@ -37,7 +37,7 @@ def inspect(
 ) -> None:
     """Print parameters, multiply-accumulates and activation memory of every layer, counted from the graph, and the published figures."""
     if network is not None:
-        if model is not None or audit or rules is not None:
+        if model is not None or audit or rules is not None or runtime or provider or profile or threads or dla or target or precision:
             raise InputError("--network takes the place of a folder, and goes with --size alone", "leave out the others")
         from edge_latup.export.cost import cost_of_known
 
@@ -45,22 +45,22 @@ def inspect(
         return
     if model is None:
         raise InputError("no model given", "name an artifact or checkpoint folder, or a network: --network latup-net")
+    if rules is None and (dla or target is not None or precision is not None):
+        raise InputError("--dla, --target and --precision are for --rules", "add --rules tensorrt")
+    if rules is not None and (audit or size is not None):
+        raise InputError("--rules does not take --audit and --size", "ask one thing at a time")
     if audit:
         from edge_latup.cli.audit import show_audit
 
         show_audit(model, size, runtime, threads=threads, profile=profile, provider=provider)
         return
-    if runtime is not None or profile or threads:
-        raise InputError("--runtime, --profile and --threads are for --audit", "add --audit")
-    if provider is not None:
-        raise InputError("--provider is for --audit", "add --audit")
+    if runtime is not None or provider is not None or profile or threads:
+        raise InputError("--runtime, --provider, --profile and --threads are for --audit", "add --audit")
     if rules is not None:
         from edge_latup.cli.rules import show_rules
 
         show_rules(model, rules, dla=dla, target=target, precision=precision)
         return
-    if target is not None or precision is not None:
-        raise InputError("--target and --precision are for --rules", "add --rules tensorrt")
     from edge_latup.export.cost import cost_of
 
     _show(cost_of(model, None if size is None else parse_size(size, "--size")))

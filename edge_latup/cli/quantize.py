@@ -28,7 +28,9 @@ COLUMNS: Final = ("runtime", "artifact", "MB", "of FP32", "same class", "relativ
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
     out: OutArtifact,
-    method: Annotated[str | None, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8 or dynamic-int8.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8, dynamic-int8; for TensorRT int8, typed-fp16, typed-fp32.")
+    ] = None,
     runtime: Annotated[
         str, typer.Option(help="The runtime that will run it; with all, --out is a folder for an artifact for each runtime.")
     ] = "openvino",
@@ -51,7 +53,7 @@ def quantize(
     ] = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once. TensorRT's file is checked, not run."""
-    from edge_latup.quantize.methods import check_calibration
+    from edge_latup.quantize.methods import check_calibration, check_source
 
     if every:
         others = {"--method": bool(method), "--keep-float": bool(keep_float), "--float-precision": bool(float_precision)}
@@ -71,6 +73,7 @@ def quantize(
     if not choice.compared:
         _refuse_taken(method, runtime, out, overwrite)
     source = open_artifact(artifact)
+    check_source(source)
     inputs = _calibrate(source, calibration, crops_per_case)
     output.note(f"{method} for {'every runtime' if runtime == ALL else runtime}: {summary}")
     options: dict[str, Any] = {

@@ -82,8 +82,9 @@ def _show_target(
     output.table(
         f"{path} on {found[0].target.name}: limits, looked up and computed, nothing was built", LIMIT_COLUMNS, sorted(rows), left=4
     )
-    for refused in dict.fromkeys(refused for answer in found for refused in answer.refused):
-        output.line(f"{refused.key}: {refused.instead} [{refused.source}]")
+    remedies = (f"{refused.key}: {refused.instead} [{refused.source}]" for answer in found for refused in answer.refused)
+    for line in dict.fromkeys(remedies):
+        output.line(line)
     output.result(
         {
             "findings": told,

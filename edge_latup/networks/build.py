@@ -56,15 +56,25 @@ def save_checkpoint(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
     write_record(spec, folder / SPEC_NAME)
 
 
+def read_checkpoint_spec(folder: Path) -> ModelSpec:
+    """The spec of a checkpoint folder, without its weights.
+
+    Raises:
+        SpecError: it is missing or damaged.
+    """
+    if not (folder / SPEC_NAME).is_file():
+        why = f"it has no {SPEC_NAME}" if folder.exists() else "it does not exist"
+        raise SpecError(f"{folder} is not a checkpoint: {why}", CHECKPOINT_HINT)
+    return read_record(ModelSpec, folder / SPEC_NAME)
+
+
 def load_checkpoint(folder: Path) -> tuple[SegmentationNetwork, ModelSpec]:
     """Load a checkpoint folder as an eval-mode float32 network and its spec.
 
     Raises:
         SpecError: a file is missing or damaged, the spec names no network, or the tensors are not that network's.
     """
-    if not (folder / SPEC_NAME).is_file():
-        raise SpecError(f"{folder} is not a checkpoint: it has no {SPEC_NAME}", CHECKPOINT_HINT)
-    spec = read_record(ModelSpec, folder / SPEC_NAME)
+    spec = read_checkpoint_spec(folder)
     return load_network(folder / WEIGHTS_NAME, spec), spec
 
 

@@ -146,8 +146,8 @@ def _opset(model: ModelFacts, target: TargetFacts, asked: Asked) -> Refused | No
     return Refused(
         key="opset", source=f"{_OPERATORS} of the release",
         reason=f"the file has opset {model.opset}, and the parser of TensorRT {target.tensorrt} reads up to {newest}",
-        instead=f"export at opset {newest} (with a float part in FP32: FP16 scales need opset 19), or convert the file with"
-        " onnx.version_converter, or install a newer JetPack",
+        instead="install a newer JetPack, or run the FP32 artifact in ONNX Runtime; a network of your own may be exported at opset"
+        f" {newest} by its own tool (with a float part in FP32: FP16 scales need opset 19), which edge-latup export does not do",
     )  # fmt: skip
 
 

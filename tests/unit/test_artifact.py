@@ -87,8 +87,8 @@ def test_a_missing_file_is_refused(made: Artifact) -> None:
 
 def test_a_folder_without_a_manifest_is_no_artifact(tmp_path: Path, made: Artifact) -> None:
     (made.folder / MANIFEST_NAME).unlink()
-    for folder in (made.folder, tmp_path / "nowhere"):
-        assert f"is not an artifact: it has no {MANIFEST_NAME}" in refused(folder)
+    for folder, why in ((made.folder, f"has no {MANIFEST_NAME}"), (tmp_path / "nowhere", "does not exist")):
+        assert f"is not an artifact: it {why}" in refused(folder)
 
 
 def test_an_unknown_key_is_named_with_the_nearest_one(made: Artifact) -> None:

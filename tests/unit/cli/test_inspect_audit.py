@@ -57,9 +57,9 @@ def test_the_profile_is_told(cli: Command, tiny_fp32: Artifact) -> None:
     ("arguments", "message"),
     [
         (("--audit", "--size", "32"), "--size is not for --audit"),
-        (("--profile",), "--runtime, --profile and --threads are for --audit"),
-        (("--threads", "2"), "--runtime, --profile and --threads are for --audit"),
-        (("--runtime", "openvino"), "--runtime, --profile and --threads are for --audit"),
+        (("--profile",), "--runtime, --provider, --profile and --threads are for --audit"),
+        (("--threads", "2"), "--runtime, --provider, --profile and --threads are for --audit"),
+        (("--runtime", "openvino"), "--runtime, --provider, --profile and --threads are for --audit"),
         (("--audit", "--runtime", "abacus"), "unknown runtime 'abacus'"),
         (("--audit", "--runtime", "pytorch"), "was made for openvino, onnxruntime, not for pytorch"),
     ],

@@ -121,7 +121,7 @@ def test_a_missing_modality_is_named_with_the_case(cli: Command, tiny_fp32: Arti
 
 
 WRONG = {
-    "no such artifact": ({"artifact": "nothing"}, "nothing is not an artifact: it has no manifest.json"),
+    "no such artifact": ({"artifact": "nothing"}, "nothing is not an artifact: it does not exist"),
     "a case for an artifact": ({"artifact": "case"}, "case is not an artifact"),
     "no such case": ({"case": "nowhere"}, "nowhere does not exist"),
     "an empty folder": ({"case": "empty"}, "no case found in"),

@@ -93,7 +93,7 @@ def test_a_compressed_network_decides_as_the_float_one(
     assert (decided(name, expected) == decided(name, found)).mean() >= AGREEMENT[method]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in NETWORKS])
 def test_equalising_changes_no_network(exported: Callable[[str], Artifact], name: str) -> None:
     import onnxruntime as ort
 

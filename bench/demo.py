@@ -15,9 +15,8 @@ from edge_latup.bench.run import Entry, Plan, run_bench
 from edge_latup.cases.cohort import write_cohort
 from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.errors import MissingDependencyError
-from edge_latup.export.torch_onnx import export_onnx, export_reference
+from edge_latup.export.torch_onnx import export_onnx, export_reference, refuse_no_checkpoint
 from edge_latup.manifest import Precision
-from edge_latup.networks.build import read_checkpoint_spec
 from edge_latup.quantize.calibration import make_calibration
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import prepare
@@ -96,7 +95,7 @@ def run_demo(
     Raises:
         EdgeLatupError: any step's own error.
     """
-    read_checkpoint_spec(checkpoint)  # what is mistyped is told before phantoms take their time
+    refuse_no_checkpoint(checkpoint)  # what is mistyped is told before phantoms take their time
     own = [case for folder in cases for case in find_cases(folder)]
     run = out / time_stamp()
     calibration, evaluation = out / "phantoms-calibration", out / "phantoms-evaluation"

@@ -21,9 +21,8 @@ from edge_latup.bench.summary import executed
 from edge_latup.bench.sweep import ISAS, SweepPlan, run_sweep
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.cases.layout import CaseFiles, find_cases
-from edge_latup.export.torch_onnx import export_onnx
+from edge_latup.export.torch_onnx import export_onnx, refuse_no_checkpoint
 from edge_latup.manifest import RuntimeName
-from edge_latup.networks.build import read_checkpoint_spec
 from edge_latup.quantize.all_methods import quantize_all
 from edge_latup.quantize.calibration import Calibration, make_calibration
 from edge_latup.quantize.methods import quantize
@@ -89,7 +88,7 @@ def run_full(
     Raises:
         EdgeLatupError: any step's own error.
     """
-    read_checkpoint_spec(checkpoint)  # what is mistyped is told before phantoms take their time
+    refuse_no_checkpoint(checkpoint)  # what is mistyped is told before phantoms take their time
     watch, folder = Stopwatch(progress=progress), out / time_stamp()
     with watch.stage("phantoms"):
         own = [case for given in cases for case in find_cases(given)]

@@ -82,6 +82,17 @@ def _slim(path: Path, network: Any) -> None:
     onnx.save(model, path)
 
 
+def refuse_no_checkpoint(folder: Path) -> None:
+    """Refuse a folder that cannot be exported because it is no checkpoint, before anything slow comes first.
+
+    Raises:
+        SpecError: its spec is missing or damaged.
+    """
+    from edge_latup.networks.build import read_checkpoint_spec
+
+    read_checkpoint_spec(folder)
+
+
 def reference_output(checkpoint: Path, batch: NDArray[np.float32]) -> NDArray[np.float32]:
     """The checkpoint's output on `batch` in PyTorch, float32."""
     import torch

@@ -12,8 +12,9 @@ from edge_latup.artifact import MANIFEST_NAME, Artifact, open_artifact
 from edge_latup.errors import ArtifactError, EdgeLatupError, InputError, MissingDependencyError
 from edge_latup.manifest import RuntimeName
 from edge_latup.quantize.calibration import Calibration
-from edge_latup.quantize.methods import METHODS, Recipe, quantize
+from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import Prepared, prepare
+from edge_latup.quantize.recipes import METHODS, Recipe
 from edge_latup.runtimes import INSTALL, RUNTIMES
 
 

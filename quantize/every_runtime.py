@@ -12,8 +12,9 @@ from edge_latup.errors import ArtifactError, EdgeLatupError, InputError
 from edge_latup.manifest import Precision, RuntimeName
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import MEAN_MIN_MAX
-from edge_latup.quantize.methods import METHODS, check_estimator, quantize
+from edge_latup.quantize.methods import check_estimator, quantize
 from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.recipes import METHODS
 from edge_latup.quantize.tensorrt_rules import Finding, check_file
 
 

@@ -1,161 +1,26 @@
-"""The compression methods: one dict, each with what it needs and what consumes it."""
+"""Compress an artifact by one of the methods, run the result once, and record how far its output moved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
 
 from edge_latup.artifact import Artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
-from edge_latup.manifest import Format, Manifest, Parity, Precision, RuntimeName, Step, Storage
-from edge_latup.quantize import onnxruntime_int8, static_int8, surgery, tensorrt_float, tensorrt_int8, weights
+from edge_latup.manifest import Manifest, Parity, Precision, RuntimeName, Step
+from edge_latup.quantize import onnxruntime_int8, tensorrt_float, tensorrt_int8
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import ESTIMATORS, MEAN_MIN_MAX, slug
 from edge_latup.quantize.pace import Tell, silent
 from edge_latup.quantize.prepared import Prepared, prepare
+from edge_latup.quantize.recipes import METHODS, Method, Options, Recipe
 from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
 from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.parity import INPUT, compare, parity_input, prove
 from edge_latup.versions import versions_of
-
-Options = dict[str, Any]
-Write = Callable[[Path, Path, Prepared | None, Options], None]
-"""(source ONNX file, folder to write into, what calibration made of the source where the method needs it, options)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How one method makes the file of one runtime."""
-
-    write: Write
-    format: Format
-    runtimes: tuple[RuntimeName, ...]
-    packages: tuple[str, ...]
-    options: Options = field(default_factory=dict)
-    floats: tuple[Precision, ...] = ()
-    """What the float part may be computed in beside int8; none where the recipe does not mix precisions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A compression method; `recipes` has one entry per runtime that can be asked for."""
-
-    summary: str
-    precision: Precision
-    float_precision: Precision
-    storage: Storage
-    needs_calibration: bool
-    recipes: dict[RuntimeName, Recipe]
-    tolerance: dict[str, float] | None = None
-    """Parity that the result must keep with its source; None where it is only recorded and the gate judges."""
-
-
-def _weights_only(store: Callable[..., None]) -> Write:
-    def write(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-        if not weights.rewrite_weights(source, folder / "model.onnx", store):
-            raise ArtifactError(f"{source} has no constant float32 weights to store smaller", "is it already compressed?")
-
-    return write
-
-
-def _rewrite(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    surgery.rewrite(source, folder / "model.onnx", options["passes"])
-
-
-def _given(prepared: Prepared | None) -> Prepared:
-    """What calibration prepared; `quantize` sees to it that a method which needs it has it."""
-    if prepared is None:
-        raise InputError("static int8 needs calibration cases", "add --calibration DIR: cases that will not be evaluated on")
-    return prepared
-
-
-def _openvino_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    static_int8.openvino_int8(folder, _given(prepared), **options)
-
-
-def _onnxruntime_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    onnxruntime_int8.onnxruntime_int8(folder, _given(prepared), **options)
-
-
-def _tensorrt_int8(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    tensorrt_int8.tensorrt_int8(folder, _given(prepared), **options)
-
-
-def _tensorrt_float(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    tensorrt_float.tensorrt_float(source, folder, options["typed"])
-
-
-def _onnxruntime_dynamic(source: Path, folder: Path, prepared: Prepared | None, options: Options) -> None:
-    static_int8.onnxruntime_dynamic(source, folder)
-
-
-PORTABLE: Final[tuple[RuntimeName, ...]] = ("openvino", "onnxruntime")
-
-
-def _portable(store: Callable[..., None], runtimes: tuple[RuntimeName, ...]) -> dict[RuntimeName, Recipe]:
-    recipe = Recipe(write=_weights_only(store), format="onnx", runtimes=runtimes, packages=("onnx",))
-    return dict.fromkeys(runtimes, recipe)
-
-
-METHODS: Final[dict[str, Method]] = {
-    "rewrite": Method(
-        summary="exact rewrites: the same function in FP32 with fewer multiplications; other methods may start from it",
-        precision="fp32", float_precision="fp32", storage="float32", needs_calibration=False,
-        recipes=dict.fromkeys(PORTABLE, Recipe(write=_rewrite, format="onnx", runtimes=PORTABLE, packages=("onnx",))),
-        tolerance=surgery.TOLERANCE,
-    ),
-    "dynamic-range": Method(
-        summary="weights int8 per output channel in the file, arithmetic FP32; portable ONNX",
-        precision="fp32", float_precision="fp32", storage="int8", needs_calibration=False,
-        recipes=_portable(weights.store_int8, PORTABLE),
-    ),
-    "dynamic-int8": Method(
-        summary="ONNX Runtime's dynamic INT8: integer convolutions with ranges found at run time; for size only, slower than FP32",
-        precision="int8", float_precision="fp32", storage="int8", needs_calibration=False,
-        recipes={
-            "onnxruntime": Recipe(write=_onnxruntime_dynamic, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime")),
-        },
-    ),
-    "fp16": Method(
-        summary="weights float16 in the file; x86 CPUs compute it in FP32",
-        precision="fp32", float_precision="fp32", storage="float16", needs_calibration=False,
-        recipes=_portable(weights.store_float16, PORTABLE),
-    ),
-    "bf16": Method(
-        summary="weights bfloat16 in the file, arithmetic BF16",
-        precision="bf16", float_precision="bf16", storage="bfloat16", needs_calibration=False,
-        recipes=_portable(weights.store_bfloat16, ("openvino",)),
-    ),
-    "int8": Method(
-        summary="static INT8: weights per channel, activations with ranges from calibration cases; norms, attention and softmax stay float",
-        precision="int8", float_precision="fp32", storage="int8", needs_calibration=True,
-        recipes={
-            "openvino": Recipe(write=_openvino_int8, format="openvino-ir", runtimes=("openvino",), packages=("openvino", "nncf"),
-                               options={"preset": "mixed"}, floats=("fp32", "bf16", "fp16")),
-            "onnxruntime": Recipe(write=_onnxruntime_int8, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime"),
-                                  options={"operators": onnxruntime_int8.CONVOLUTIONS_ONLY}),
-            "tensorrt": Recipe(write=_tensorrt_int8, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
-                               options=tensorrt_int8.OPTIONS, floats=("fp32", "fp16")),
-        },
-    ),
-    "typed-fp32": Method(
-        summary="FP32 for TensorRT, which builds what the graph's types say",
-        precision="fp32", float_precision="fp32", storage="float32", needs_calibration=False,
-        recipes={"tensorrt": Recipe(write=_tensorrt_float, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
-                                    options={"typed": "fp32"})},
-    ),
-    "typed-fp16": Method(
-        summary="FP16 for TensorRT, in the graph's types; norms, softmax and attention stay FP32",
-        precision="fp16", float_precision="fp16", storage="float16", needs_calibration=False,
-        recipes={"tensorrt": Recipe(write=_tensorrt_float, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),
-                                    options={"typed": "fp16"})},
-    ),
-}  # fmt: skip
 
 
 def choose(method: str, runtime: RuntimeName) -> tuple[Method, Recipe]:
@@ -209,7 +74,7 @@ def check_source(artifact: Artifact) -> None:
     manifest = artifact.manifest
     if manifest.format != "onnx" or manifest.storage != "float32":
         raise ArtifactError(
-            f"{artifact.folder} is in the format {manifest.format} with {manifest.storage} weights; compression starts from FP32 ONNX",
+            f"{artifact.folder} is {manifest.format} with {manifest.storage} weights; compression starts from FP32 ONNX",
             "give the artifact that edge-latup export made",
         )
 
@@ -247,7 +112,7 @@ def quantize(
     check_calibration(method, given=calibration is not None)
     check_estimator(method, estimator)
     options = recipe.options | _mixed(recipe, keep_float, float_precision) | _operators(recipe, operators)
-    if recipe.write is _rewrite:
+    if recipe.rewrites:
         options |= plan_rewrite(artifact, runtime, rewriting or Rewriting())
     elif rewriting is not None:
         raise InputError(f"{method} rewrites no graph", "leave out --passes, or give --method rewrite")
@@ -255,29 +120,33 @@ def quantize(
         if calibration is not None and prepared is None:
             prepared = stack.enter_context(
                 prepare(
-                    artifact.model_path,
-                    calibration.inputs,
-                    estimator=estimator or MEAN_MIN_MAX,
-                    outputs=runtime == "onnxruntime",
+                    artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=runtime == "onnxruntime",
                     tell=tell,
                 )
-            )
+            )  # fmt: skip
         if prepared is not None and estimator is not None:
             prepared = prepared.by(estimator)
         parameters = {"method": method, "runtime": runtime, "source_sha256": artifact.digest, **options, **_looked_at(artifact, prepared)}
         step = Step(operation="quantize", parameters=parameters, versions=versions_of("edge-latup", *recipe.packages))
-        manifest = artifact.manifest.model_copy(
+        manifest = _manifest(artifact, out.name, chosen, recipe, runtime, step).model_copy(
             update={
-                "name": out.name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "storage": chosen.storage,
-                "precision": chosen.precision, "float_precision": float_precision or chosen.float_precision,
-                "recipe": (*artifact.manifest.recipe, step), "calibration": calibration.cases if calibration is not None else (),
-                "files": (), "audit": None,
+                "float_precision": float_precision or chosen.float_precision,
+                "calibration": calibration.cases if calibration is not None else (),
             }
-        )  # fmt: skip
+        )
         return write_artifact(
             out, manifest, lambda folder: recipe.write(artifact.model_path, folder, prepared, options),
             examine=lambda draft: _examine(artifact, draft, runtime, chosen.tolerance), overwrite=overwrite,
         )  # fmt: skip
+
+
+def _manifest(source: Artifact, name: str, method: Method, recipe: Recipe, runtime: RuntimeName, step: Step) -> Manifest:
+    return source.manifest.model_copy(
+        update={
+            "name": name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "storage": method.storage,
+            "precision": method.precision, "recipe": (*source.manifest.recipe, step), "files": (), "audit": None,
+        }
+    )  # fmt: skip
 
 
 def _looked_at(artifact: Artifact, prepared: Prepared | None) -> Options:
@@ -312,7 +181,7 @@ def _mixed(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision
             f"the float part of int8 for {recipe.runtimes[0]} cannot be {float_precision}", f"use {' or '.join(recipe.floats)}"
         )
     # OpenVINO computes the float part in what it is told when it opens the file; TensorRT in what the graph's types say.
-    typed = {"float_precision": float_precision} if float_precision and recipe.write is _tensorrt_int8 else {}
+    typed = {"float_precision": float_precision} if float_precision and recipe.types_floats else {}
     return typed | ({"keep_float": tuple(keep_float)} if keep_float else {})
 
 

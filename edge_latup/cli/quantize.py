@@ -93,7 +93,8 @@ def quantize(
 
 def _summary(method: str, runtime: str) -> str:
     """What the method does; refuses one that makes nothing for the runtime, before anything slow."""
-    from edge_latup.quantize.methods import METHODS, choose
+    from edge_latup.quantize.methods import choose
+    from edge_latup.quantize.recipes import METHODS
 
     if runtime != ALL:
         return choose(method, parse_runtime(runtime))[0].summary

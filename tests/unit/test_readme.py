@@ -1,42 +1,64 @@
-"""What the README prints exists: its commands, their options, its links and its make targets."""
+"""What the documents print exists: commands, their options, links and make targets."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from edge_latup.cli import app
+from edge_latup.cli import ANYWHERE, app
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "edge_latup" / "demo" / "README.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "edge_latup" / "demo" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
 
 
 def commands() -> list[str]:
-    joined = re.sub(r"\\\n\s*", " ", TEXT)
-    return sorted({line.split("#")[0].strip() for line in joined.splitlines() if line.startswith("edge-latup ")})
+    """Calls of edge-latup in code blocks and between backticks, also where a shell chains or pipes them."""
+    fenced = "".join(re.findall(r"^```[^\n]*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
+    lines = re.sub(r"\\\n\s*", " ", fenced).splitlines() + re.findall(r"^    (edge-latup .*)", TEXT, re.MULTILINE)
+    lines += re.findall(r"`(edge-latup [^`\n]+)`", TEXT)
+    parts = [part.strip() for line in lines for part in re.split(r" && | \| | > |; ", line.split(" #")[0])]
+    return sorted({part for part in parts if part.startswith("edge-latup ") and "COMMAND" not in part})
+
+
+def test_commands_are_found() -> None:
+    assert len(commands()) > 40
+
+
+def leaf(words: list[str]) -> tuple[Any, list[str]]:
+    """The command, or sub-command, that the words name, and the words behind its name."""
+    found = typer.main.get_command(app)
+    while words and (below := getattr(found, "commands", None)) is not None and not words[0].startswith("-"):
+        assert words[0] in below, f"there is no {words[0]}"
+        found, words = below[words[0]], words[1:]
+    return found, words
 
 
 @pytest.mark.parametrize("line", commands())
 def test_every_printed_command_and_option_exists(line: str) -> None:
-    words = [word for word in shlex.split(line)[1:] if word != "--json"]
-    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert words[0] in known
-    options = {name for parameter in known[words[0]].params for name in parameter.opts}
+    known, words = leaf([word for word in shlex.split(line.replace("...", ""))[1:] if word not in ANYWHERE])
+    options = {name for parameter in known.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     assert {word for word in words if word.startswith("--")} <= options
 
 
 def test_every_command_answers_help() -> None:
-    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
-        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for below in ("", *getattr(command, "commands", ())):
+            assert CliRunner().invoke(app, [word for word in (name, below, "--help") if word]).exit_code == 0
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name + "/" + path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []

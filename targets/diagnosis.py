@@ -27,6 +27,8 @@ PACKAGES: Final = (
     ("jinja2", "jinja2", "the report", ENGINEER),
     ("plotly", "plotly", "the report", ENGINEER),
     ("PIL", "pillow", "the report", ENGINEER),
+    ("cryptography", "cryptography", "signing and verifying bundles", CORE),
+    ("asyncssh", "asyncssh", "bench on other hosts", "pip install 'edge-latup[remote]'"),
 )
 """Import name, distribution, purpose, remedy."""
 

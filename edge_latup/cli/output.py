@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,8 @@ from rich.text import Text
 from edge_latup.errors import EdgeLatupError
 
 Item = TypeVar("Item")
+WIDEST: Final = 10_000
+"""Columns; what a table would take is measured without regard to the terminal."""
 
 
 class Mode(str, Enum):
@@ -58,12 +61,23 @@ class Output:
             return
         table = Table(title=Text(title), title_justify="left", header_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+            table.add_column(column, justify="left" if index < left else "right", overflow="fold", no_wrap=index == 0)
         for row in rows:
             table.add_row(*row)
-        # A pipe has no width of its own; 80 columns would break every row.
-        console = self.stdout if self.stdout.is_terminal else Console(width=160, highlight=False, markup=False, emoji=False)
-        console.print(table)
+        least = Measurement.get(self.stdout, self.stdout.options.update(max_width=WIDEST), table).minimum
+        if self.stdout.is_terminal and least > self.stdout.width:
+            self._blocks(title, columns, table)
+        elif self.stdout.is_terminal:
+            self.stdout.print(table)
+        else:  # a pipe has no width of its own; 80 columns would break every row
+            Console(width=max(160, least), highlight=False, markup=False, emoji=False).print(table)
+
+    def _blocks(self, title: str, columns: Sequence[str], table: Table) -> None:
+        """Rows one below another, where the terminal is too narrow for them side by side: a number broken in two is read wrongly."""
+        self.stdout.print(title)
+        names = [column.replace("\n", " ") for column in columns]
+        for cells in zip(*(column.cells for column in table.columns), strict=True):
+            self.stdout.print("\n".join(f"{'- ' if index == 0 else '  '}{names[index]}: {cell}" for index, cell in enumerate(cells)))
 
     def note(self, text: str) -> None:
         """A line of progress on stderr."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from command import Command
+from rich.console import Console
 
 from edge_latup.cli import ROAD
 from edge_latup.cli.output import Mode, Output
@@ -125,6 +128,16 @@ def test_a_table_shows_its_cells_as_they_are(capsys: pytest.CaptureFixture[str])
     for mode in (Mode.JSON, Mode.QUIET):
         Output(mode).table("t", ["c"], [["x"]])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("width", "side_by_side"), [(80, True), (30, False)])
+def test_no_word_is_broken_where_the_terminal_is_narrow(width: int, side_by_side: bool) -> None:
+    shown, output = io.StringIO(), Output(Mode.HUMAN)
+    output.stdout = Console(file=shown, width=width, force_terminal=True, color_system=None)
+    output.table("targets", ["target", "memory"], [["jetson-agx-orin-64gb", "64"], ["not-a-target-with-a-short-name", "8"]])
+    assert ("┏" in shown.getvalue()) is side_by_side
+    for cell in ("jetson-agx-orin-64gb", "not-a-target-with-a-short-name"):
+        assert cell in shown.getvalue()
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

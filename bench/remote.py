@@ -21,7 +21,8 @@ from edge_latup.records import read_record, write_record
 from edge_latup.runtimes import runtime_made_for
 from edge_latup.targets.host import Host
 from edge_latup.targets.isa import VARIABLES
-from edge_latup.targets.remote_session import RemoteJob, RemoteSession
+from edge_latup.targets.remote_parts import RemoteJob
+from edge_latup.targets.remote_session import RemoteSession
 from edge_latup.targets.sampler import INTERVAL_SECONDS
 from edge_latup.targets.telemetry import Window, read_samples, summarise
 from edge_latup.versions import version_of

@@ -10,7 +10,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +17,9 @@ from typing import Any, Final, TypeVar
 
 from edge_latup.artifact import sha256_of
 from edge_latup.errors import EdgeLatupError, RemoteError
-from edge_latup.records import Record, replacing
+from edge_latup.records import replacing
 from edge_latup.targets.remote_host import RemoteHost
+from edge_latup.targets.remote_parts import Ended, Probe, RemoteJob, Watcher
 from edge_latup.targets.ssh import Link, LinkLostError, Reply, python_call
 
 Result = TypeVar("Result")
@@ -32,42 +32,6 @@ CHUNK: Final = 1 << 18
 MOST_RECONNECTIONS: Final = 20
 NOT_FOUND: Final = (126, 127)
 """What shells answer where a command is missing or cannot be executed."""
-
-
-class Probe(Record):
-    """What a host told before anything was brought there."""
-
-    python: str
-    executable: str
-    machine: str
-    cores: int
-    free_disk: int
-    free_memory: int | None
-    cache: str
-    modules: dict[str, str | None]
-    """Version by import name; None for what that Python does not find."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteJob:
-    """A process to be started there, in the work folder.
-
-    environment: added to the user's own there; None takes a variable away. beside: a sampler, started before it and ended after it.
-    folders: made first, in the work folder.
-    """
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str | None]
-    beside: tuple[str, ...] | None = None
-    folders: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a job ended; stderr: its last lines."""
-
-    code: int
-    stderr: str
 
 
 class RemoteSession:
@@ -131,7 +95,7 @@ class RemoteSession:
         """
         wanted = {"argv": job.argv, "env": dict(job.environment), "beside": job.beside, "folders": job.folders}
         self._steady(lambda: self._ask("request", self.work, name, payload=[json.dumps(wanted).encode()]))
-        watcher = _Watcher(on_line)
+        watcher = Watcher(on_line)
         self._steady(lambda: self._ask("follow", self.work, name, str(watcher.begin()), take=watcher.take))
         if watcher.ended is None:
             raise RemoteError(f"{self.host.shown} did not tell how {name} ended", "run the same command again")
@@ -279,29 +243,6 @@ class RemoteSession:
             f"{lost.message}; it did not come back within {self.lease:.0f} s",
             "the run there ends itself and removes its folder; run the same command again: what was copied is still there",
         ) from lost
-
-
-class _Watcher:
-    """Takes the pieces that `follow` prints, and remembers how far it came."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self.ended: Ended | None = None
-        self._on_line, self._rest, self._offset = on_line, b"", 0
-
-    def begin(self) -> int:
-        """Where to go on; half a line of a lost connection is forgotten."""
-        self._rest = b""
-        return self._offset
-
-    def take(self, piece: bytes) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        for line in lines:
-            told = json.loads(line)
-            if "line" in told:
-                self._offset = told["offset"]
-                self._on_line(told["line"])
-            else:
-                self.ended = Ended(code=told["code"], stderr=told["stderr"])
 
 
 def _once(action: Callable[[], Result]) -> Result:

@@ -32,7 +32,8 @@ from edge_latup.runtimes import open_session
 from edge_latup.segmentation.engine import segment
 from edge_latup.targets import remote_session
 from edge_latup.targets.remote_host import RemoteHost, parse_host
-from edge_latup.targets.remote_session import Ended, RemoteJob, RemoteSession
+from edge_latup.targets.remote_parts import Ended, RemoteJob
+from edge_latup.targets.remote_session import RemoteSession
 
 QUICK = ("--runs", 3, "--threads", 1)
 

@@ -44,11 +44,15 @@ class Tolerance(Record):
 
 TOLERANCES: Final[dict[Precision, Tolerance]] = {
     "fp32": Tolerance(relative_l2=2e-3, same_class=0.999),
-    "bf16": Tolerance(relative_l2=0.05, same_class=0.99),
+    "bf16": Tolerance(relative_l2=0.02, same_class=0.995),
     "fp16": Tolerance(relative_l2=0.02, same_class=0.995),
-    "int8": Tolerance(relative_l2=0.1, same_class=0.985),
+    "int8": Tolerance(relative_l2=0.02, same_class=0.995),
 }
-"""By the lowest precision in an artifact: other instruction sets sum in another order and round elsewhere."""
+"""By the lowest precision in an artifact: other instruction sets sum in another order and round elsewhere.
+
+INT8 of the demo network, expected with AVX-512-VNNI and computed with another instruction set, stays within half of its tolerance
+(tests/integration/test_golden_isas.py, slow).
+"""
 
 
 class Limits(Record):

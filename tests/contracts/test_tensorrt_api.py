@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +97,11 @@ def _sources() -> list[Path]:
 
 
 def test_every_name_and_call_of_ours_exists_there(stubs: Path) -> None:
-    assert complaints(stubs, *(PACKAGE / "runtimes" / f"{name}.py" for name in CHECKED)) == []
+    ours = stubs / "ours"  # away from the packages beside the installed one, some of which have names that mypy keeps for itself
+    ours.mkdir()
+    for name in CHECKED:
+        shutil.copy(PACKAGE / "runtimes" / f"{name}.py", ours)
+    assert complaints(stubs, *(ours / f"{name}.py" for name in CHECKED)) == []
 
 
 def test_dotted_names_in_our_source_exist_in_the_imported_module(generation: Generation) -> None:

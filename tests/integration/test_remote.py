@@ -450,8 +450,13 @@ def test_coming_back_too_late_is_told(sshd: Sshd, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_leaves_nothing(sshd: Sshd, tmp_path: Path) -> None:
     work: list[Path] = []
-    with pytest.raises(KeyboardInterrupt):
-        sleep_there(host_of(sshd, tmp_path / "cache"), 60, lambda _: os.kill(os.getpid(), signal.SIGINT), work)
+    # What a shell starts in the background ignores SIGINT, and Python then leaves it so: the tests may run there.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sleep_there(host_of(sshd, tmp_path / "cache"), 60, lambda _: os.kill(os.getpid(), signal.SIGINT), work)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert wait_until_gone(5) == []
     assert not work[0].exists()
 

@@ -54,7 +54,7 @@ def test_verifying_a_bundle_needs_next_to_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     loaded, ours = json.loads(done.stdout)
     assert set(loaded) <= {"edge_latup", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
-    assert set(ours) <= {f"edge_latup.{name}" for name in ("bundle", "errors", "manifest", "records", "spec")}
+    assert set(ours) <= {f"edge_latup.{name}" for name in ("bundle", "errors", "manifest", "network_specs", "records", "spec")}
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:

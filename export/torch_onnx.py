@@ -94,7 +94,9 @@ def reference_output(checkpoint: Path, batch: NDArray[np.float32]) -> NDArray[np
     return output
 
 
-def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynamic: bool = False, overwrite: bool = False) -> Artifact:
+def export_onnx(
+    checkpoint: Path, out: Path, *, size: Size | None = None, dynamic: bool = False, origin: Step | None = None, overwrite: bool = False
+) -> Artifact:  # fmt: skip
     """Export a checkpoint folder to `out` and prove parity with PyTorch in ONNX Runtime and in OpenVINO (FP32 pinned).
 
     Args:
@@ -102,6 +104,7 @@ def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynami
         out: artifact folder to make.
         size: spatial size; default the spec's crop.
         dynamic: leave the spatial size free (multiples of the spec's divisor); parity is proven at `size`.
+        origin: what the checkpoint was made by, as the recipe's first step.
         overwrite: replace an existing artifact.
 
     Raises:
@@ -114,6 +117,8 @@ def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynami
     network, spec = load_checkpoint(checkpoint)
     sized = _sized(spec, size or spec.spatial.size, dynamic)
     manifest = _onnx_manifest(checkpoint, out.name, sized, dynamic)
+    if origin is not None:
+        manifest = manifest.model_copy(update={"recipe": (origin, *manifest.recipe)})
     batch = parity_input(sized, sized.spatial.size)
     expected = reference_output(checkpoint, batch)
 

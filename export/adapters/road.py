@@ -1,0 +1,69 @@
+"""The one road of every import: recognise what a path is, bring it to ONNX or to a checkpoint, and make an artifact of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_latup.artifact import Artifact
+from edge_latup.errors import InputError
+from edge_latup.export.adapters.recognise import TITLES, recognise
+
+
+def import_any(
+    models: Sequence[Path], out: Path, *, spec: Path | None = None, dynamic: bool = False, checkpoint: Path | None = None,
+    overwrite: bool = False, note: Callable[[str], None] = lambda _: None,
+) -> Artifact:  # fmt: skip
+    """Import a model of any kind that is known.
+
+    Args:
+        models: one path, or several ONNX files, which are a chain.
+        out: artifact folder to make.
+        spec: spec.toml; needed where the model does not tell how it is fed, and replaces what it tells where it does.
+        dynamic: leave free the sizes that are free.
+        checkpoint: folder to keep the checkpoint in that Keras weights become.
+        overwrite: replace an existing artifact.
+        note: told what each path was recognised as.
+
+    Raises:
+        InputError: options that the kind does not take.
+        ArtifactError, SpecError: it cannot be imported, or not safely; nothing is left behind.
+        MissingDependencyError: a package that this kind needs is not installed.
+    """
+    source = recognise(models[0])
+    note(f"importing {', '.join(str(model) for model in models)}: {TITLES[source]}")
+    if len(models) > 1 and any(recognise(model) != "onnx" for model in models):
+        raise InputError("several models are a chain of ONNX files", "import the others one at a time")
+    if checkpoint is not None and source != "keras":
+        raise InputError("--checkpoint belongs to Keras weights", "leave it out")
+    if source == "keras":
+        from edge_latup.export.adapters.keras_latup import import_keras
+
+        if dynamic:
+            raise InputError("--dynamic does not belong to Keras weights", "keep the --checkpoint, then edge-latup export it --dynamic")
+        return import_keras(models[0], out, spec=spec, checkpoint=checkpoint, overwrite=overwrite)
+    from edge_latup.export.foreign import import_onnx
+
+    if spec is None:
+        hint = f"start with one: edge-latup import {models[0]} --describe > spec.toml"
+        raise InputError("an import of ONNX needs --spec", hint)
+    return import_onnx(models, spec, out, dynamic=dynamic, overwrite=overwrite)
+
+
+def describe_any(model: Path) -> tuple[dict[str, Any], str]:
+    """What a model holds: as plain values for JSON, and as a text that is a spec.toml to start from.
+
+    Raises:
+        ArtifactError: it is nothing that is imported.
+    """
+    source = recognise(model)
+    if source == "keras":
+        from edge_latup.export.adapters import keras_describe
+
+        return keras_describe.summary(model), keras_describe.describe(model)
+    from edge_latup.export.foreign_describe import describe, skeleton, summary
+    from edge_latup.export.foreign_model import read_foreign
+
+    found = read_foreign(model)
+    return {**summary(found), "skeleton": skeleton(found)}, describe(found)

@@ -53,12 +53,19 @@ def _quiet_exporter() -> Iterator[None]:
 def _write_onnx(network: Any, path: Path, spec: ModelSpec, dynamic: bool) -> None:
     import torch
 
+    shapes = _dynamic_shapes(spec.divisor) if dynamic else None
+    write_graph(network, torch.zeros(spec.input_shape), path, shapes=shapes, output="probabilities")
+
+
+def write_graph(network: Any, example: Any, path: Path, *, shapes: Any = None, output: str | None = None) -> None:
+    """Trace a module with an example tensor into one ONNX file, whose nodes are called what its modules are."""
+    import torch
+
     with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (torch.zeros(spec.input_shape),), str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
-            input_names=["image"], output_names=["probabilities"], optimize=True,
-            dynamic_shapes=_dynamic_shapes(spec.divisor) if dynamic else None,
+            network, (example,), str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+            input_names=["image"], output_names=None if output is None else [output], optimize=True, dynamic_shapes=shapes,
         )  # fmt: skip
     _slim(path, network)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,18 @@ from edge_latup.segmentation.prepare import (
     brain_box,
     centre_box,
     head_mask,
+    nonzero_box,
+    nonzero_mask,
     normalise_after_crop,
     normalise_before_crop,
     turned,
 )  # fmt: skip
-from edge_latup.segmentation.views import TURNS, paint, vote
+from edge_latup.segmentation.views import TURNS, as_logits, as_probabilities, paint, vote
 from edge_latup.segmentation.windows import importance, window_boxes, with_head
 from edge_latup.spec import REGION_THRESHOLD, BrainCrop, ModelSpec, Size, SlidingWindow
+
+SPACING_SLACK: Final = 0.02
+"""Share by which a case's voxel size may differ from the spec's."""
 
 
 @dataclass
@@ -53,13 +59,15 @@ class Task:
     channels: raw intensities float32 (x, y, z) of each modality: the one crop, or views of the whole volume that windows are cut from.
     boxes: where the network looks, in the order it looks.
     windows: how many boxes there were before those without head were left out.
-    shape: of the whole volume in the spec's orientation.
+    shape: of the whole volume in the spec's orientation, or of the part of it that windows are cut from.
+    frame: where that part lies; None where it is the whole volume.
     """
 
     channels: Sequence[Image]
     boxes: Sequence[CropBox]
     windows: int
     shape: Size
+    frame: CropBox | None = None
 
     @property
     def input_size(self) -> Size:
@@ -81,26 +89,48 @@ def prepare(case: Case, spec: ModelSpec) -> Task:
     """Orient, normalise what must see the whole volume, and find where the network is to look.
 
     Raises:
-        InputError: the policy does not suit a network whose output is smaller than its input.
+        InputError: the policy does not suit a network whose output is smaller than its input, or the case has another voxel size.
     """
     if conflict := spec.margin_conflict():
         raise InputError(conflict, "use --policy sliding-window with a --window that leaves room inside the margin, and other --tta")
-    raw = turned(case, spec)
-    channels = [normalise_before_crop(channel[None], spec.normalisation)[0] for channel in raw]
+    _check_spacing(case, spec)
+    raw, frame = _framed(turned(case, spec), spec)
+    mask = nonzero_mask(raw) if spec.normalisation == "z_score_mask" else None
+    channels = [normalise_before_crop(channel[None], spec.normalisation, mask)[0] for channel in raw]
     # Of intensities around their mean, half of the head is not above air.
-    seen = raw if spec.normalisation == "z_score_nonzero" else channels
+    seen = raw if spec.normalisation.startswith("z_score") else channels
     x, y, z = channels[0].shape
     policy, shape = spec.spatial, (x, y, z)
     if isinstance(policy, SlidingWindow):
         boxes = window_boxes(shape, policy, spec.output_margin)
         kept = with_head(boxes, head_mask(seen), spec.output_margin) if policy.skip_air else boxes
-        return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape)
+        return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape, frame=frame)
     if isinstance(policy, BrainCrop):
         box = brain_box(head_mask(seen), spec.divisor, square="rotate" in spec.views)
     else:
         box = centre_box(shape, policy.size)
     # The crop alone is kept: the volume around it is memory that inference needs.
     return Task(channels=[box.cut(channel) for channel in channels], boxes=[box], windows=1, shape=shape)
+
+
+def _check_spacing(case: Case, spec: ModelSpec) -> None:
+    if spec.spacing is None:
+        return
+    found = case.grid.spacing_in(spec.orientation)
+    if any(abs(own - wanted) > SPACING_SLACK * wanted for own, wanted in zip(found, spec.spacing, strict=True)):
+        told, wanted = (" x ".join(f"{side:.4g}" for side in sides) for sides in (found, spec.spacing))
+        raise InputError(
+            f"{case.name} has voxels of {told} mm along {spec.orientation}, {spec.name} was trained on {wanted} mm",
+            "resample the case first: nothing here resamples it",
+        )
+
+
+def _framed(raw: list[Image], spec: ModelSpec) -> tuple[list[Image], CropBox | None]:
+    """The part of the volume that the policy sees, as views, and where it lies."""
+    if not isinstance(spec.spatial, SlidingWindow) or spec.spatial.inside == "volume":
+        return raw, None
+    frame = nonzero_box(raw)
+    return [frame.view(channel) for channel in raw], frame
 
 
 def infer(session: Session, spec: ModelSpec, task: Task, clock: Clock | None = None) -> NDArray[np.uint8]:
@@ -113,7 +143,8 @@ def infer(session: Session, spec: ModelSpec, task: Task, clock: Clock | None = N
     clock = clock or Clock()
     _check_size(session, spec, task.input_size)
     if isinstance(spec.spatial, SlidingWindow):
-        return _slide(session, spec, task, clock)
+        labels = _slide(session, spec, task, clock)
+        return labels if task.frame is None else task.frame.paste(labels)
     box = task.boxes[0].within(spec.output_margin)
     outputs = _outputs(session, spec, task.channels, clock)
     with clock.stage("blend"):
@@ -170,21 +201,31 @@ def _probabilities(session: Session, spec: ModelSpec, batch: Image) -> Image:
 
 
 def _outputs(session: Session, spec: ModelSpec, channels: Sequence[Image], clock: Clock) -> list[Image]:
-    """Probabilities (classes, D, H, W) of each view of a raw crop, turned back."""
+    """Probabilities (classes, D, H, W) of each view of a raw crop, turned back, or their mean; of logits where those are averaged."""
     with clock.stage("normalise"):
         batch = np.empty((len(channels), *channels[0].shape), dtype=np.float32)
         for channel, normalised in zip(channels, batch, strict=True):
             normalised[...] = normalise_after_crop(channel[None], spec.normalisation)[0]
-    found = []
+    found: list[Image] = []
     for view in spec.views:
         turn = TURNS[view]
         with clock.stage("infer"):
-            found.append(turn.invert(_probabilities(session, spec, np.ascontiguousarray(turn.apply(batch)))))
+            made = turn.invert(_probabilities(session, spec, np.ascontiguousarray(turn.apply(batch))))
+        if spec.averaging == "logits":
+            made = as_logits(made, regions=spec.regions is not None)
+        if spec.views_by == "mean" and found:
+            found[0] = found[0] + made
+        else:
+            found.append(made)
+    if spec.views_by == "mean":
+        found[0] /= np.float32(len(spec.views))
     return found
 
 
 def _label_values(spec: ModelSpec, outputs: Sequence[Image], covered: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """The canonical label of each voxel: the views' vote, then the threshold; background where nothing looked."""
+    if spec.averaging == "logits":
+        outputs = [as_probabilities(output, regions=spec.regions is not None) for output in outputs]
     labels = (
         _class_values(spec, outputs)
         if spec.regions is None
@@ -211,7 +252,7 @@ def _slide(session: Session, spec: ModelSpec, task: Task, clock: Clock) -> NDArr
         raise TypeError(f"{policy.kind} has no windows")
     labels = np.zeros(task.shape, dtype=np.uint8)
     weights = importance(spec.output_size, policy.blending)
-    blenders = [SlabBlender(task.shape, weights, spec.channels) for _ in spec.views]
+    blenders = [SlabBlender(task.shape, weights, spec.channels) for _ in range(1 if spec.views_by == "mean" else len(spec.views))]
     for box in task.boxes:
         outputs = _outputs(session, spec, [box.cut(channel) for channel in task.channels], clock)
         with clock.stage("blend"):

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.cases.read import Case
+from edge_latup.errors import MissingDependencyError
 from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size
 
 Image = NDArray[np.float32]
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 AIR: Final = 0.01
 """Share of a modality's largest value below which a voxel may be air."""
+LEAST_DEVIATION: Final = 1e-8
+"""A constant channel is divided by this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,33 @@ def head_mask(channels: Sequence[Image]) -> NDArray[np.bool_]:
     return mask
 
 
+def nonzero_mask(channels: Sequence[Image]) -> NDArray[np.bool_]:
+    """Where any modality is not 0, and whatever such voxels enclose, bool (x, y, z).
+
+    Raises:
+        MissingDependencyError: connected-components-3d is not installed.
+    """
+    try:
+        import cc3d
+    except ImportError:
+        raise MissingDependencyError("filling a head's holes needs connected-components-3d", "pip install 'edge-latup[core]'") from None
+    empty = np.ones(channels[0].shape, dtype=np.bool_)
+    for channel in channels:
+        empty &= channel == 0
+    # With a border of air, all air that is not enclosed is one component.
+    air = cc3d.connected_components(np.pad(empty, 1, constant_values=True).astype(np.uint8), connectivity=6)
+    mask: NDArray[np.bool_] = (air != air[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return mask
+
+
+def nonzero_box(channels: Sequence[Image]) -> CropBox:
+    """The box of the voxels where any modality is not 0; the whole volume where there is none."""
+    found = np.zeros(channels[0].shape, dtype=np.bool_)
+    for channel in channels:
+        found |= channel != 0
+    return brain_box(found, 1)
+
+
 def brain_box(head: NDArray[np.bool_], divisor: int, *, square: bool = False) -> CropBox:
     """The bounding box of the head (x, y, z), widened evenly until every side is a multiple of `divisor`.
 
@@ -125,10 +155,28 @@ def z_score(image_cxyz: Image) -> Image:
     return scaled
 
 
-def normalise_before_crop(image_cxyz: Image, how: Normalisation) -> Image:
-    """The part of the normalisation that sees the whole volume."""
+def z_score_within(image_cxyz: Image, mask: NDArray[np.bool_]) -> Image:
+    """Each channel to mean 0 and deviation 1 over `mask` (x, y, z); voxels outside keep their value, which is 0 in what has a mask."""
+    scaled = image_cxyz.astype(np.float32)
+    for channel, out in zip(image_cxyz, scaled, strict=True):
+        values = channel[mask].astype(np.float64)
+        if values.size:
+            out[mask] = (values - values.mean()) / max(values.std(), LEAST_DEVIATION)
+    return scaled
+
+
+def normalise_before_crop(image_cxyz: Image, how: Normalisation, mask: NDArray[np.bool_] | None = None) -> Image:
+    """The part of the normalisation that sees the whole volume. `mask` is for z_score_mask; None makes it of these channels.
+
+    Raises:
+        MissingDependencyError: see `nonzero_mask`.
+    """
     if how == "z_score_nonzero":
         return z_score(image_cxyz)
+    if how == "z_score_mask":
+        return z_score_within(image_cxyz, nonzero_mask(list(image_cxyz)) if mask is None else mask)
+    if how == "z_score_volume":
+        return z_score_within(image_cxyz, np.ones(image_cxyz.shape[1:], dtype=np.bool_))
     return min_max(image_cxyz, (1, 2)) if how == "per_slice_precrop" else image_cxyz
 
 

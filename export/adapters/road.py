@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_latup.artifact import Artifact
-from edge_latup.errors import InputError
-from edge_latup.export.adapters.recognise import TITLES, recognise
+from edge_latup.errors import EdgeLatupError, InputError
+from edge_latup.export.adapters.recognise import TITLES, Source, recognise
+from edge_latup.export.adapters.spec_text import as_comments
+from edge_latup.export.foreign_spec import ForeignSpec
 
 
 def import_any(
@@ -43,12 +45,24 @@ def import_any(
         if dynamic:
             raise InputError("--dynamic does not belong to Keras weights", "keep the --checkpoint, then edge-latup export it --dynamic")
         return import_keras(models[0], out, spec=spec, checkpoint=checkpoint, overwrite=overwrite)
+    if source != "onnx":
+        if dynamic:
+            raise InputError(
+                "--dynamic belongs to ONNX files", "sizes are those of the spec: change [spatial] size, or export to ONNX yourself"
+            )
+        return _import_module(source, models[0], out, spec, overwrite)
     from edge_latup.export.foreign import import_onnx
 
     if spec is None:
         hint = f"start with one: edge-latup import {models[0]} --describe > spec.toml"
         raise InputError("an import of ONNX needs --spec", hint)
     return import_onnx(models, spec, out, dynamic=dynamic, overwrite=overwrite)
+
+
+def _import_module(source: Source, model: Path, out: Path, spec: Path | None, overwrite: bool) -> Artifact:
+    from edge_latup.export.adapters.nnunet import import_nnunet
+
+    return import_nnunet(model, out, spec=spec, overwrite=overwrite)
 
 
 def describe_any(model: Path) -> tuple[dict[str, Any], str]:
@@ -62,8 +76,25 @@ def describe_any(model: Path) -> tuple[dict[str, Any], str]:
         from edge_latup.export.adapters import keras_describe
 
         return keras_describe.summary(model), keras_describe.describe(model)
+    if source == "nnunet":
+        from edge_latup.export.adapters.nnunet import of_nnunet, read_nnunet
+        from edge_latup.export.adapters.nnunet_spec import nnunet_spec
+        from edge_latup.export.adapters.nnunet_spec import summary as facts_of
+
+        folder = read_nnunet(model)
+        with of_nnunet(folder.folder):
+            return _with_spec(facts_of(folder), lambda: nnunet_spec(folder))
     from edge_latup.export.foreign_describe import describe, skeleton, summary
     from edge_latup.export.foreign_model import read_foreign
 
     found = read_foreign(model)
     return {**summary(found), "skeleton": skeleton(found)}, describe(found)
+
+
+def _with_spec(facts: dict[str, Any], make: Callable[[], ForeignSpec]) -> tuple[dict[str, Any], str]:
+    """Facts and the spec that was worked out, or why there is none."""
+    try:
+        text = make().text
+    except EdgeLatupError as error:
+        return {**facts, "skeleton": None, "reason": error.message}, as_comments({**facts, "no spec": error.message, "hint": error.hint})
+    return {**facts, "skeleton": text}, as_comments(facts) + "\n" + text

@@ -75,7 +75,7 @@ def predict(trained: Path, case: Path, out: Path) -> None:
 def main(folder: Path, kind: str) -> None:
     for part in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{part}"] = str(folder / f"nnunet_{part}")
-    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "false"}
+    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "false"}
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
     name = "Dataset001_Phantoms"
@@ -85,6 +85,7 @@ def main(folder: Path, kind: str) -> None:
     api.plan_experiments([1])
     cut_plans(folder / "nnunet_preprocessed" / name / "nnUNetPlans.json")
     api.preprocess([1], configurations=["3d_fullres"], num_processes=[1])
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # augmentation in this process; the planner takes the number for threads
     trained = train(folder, name)
     predict(trained.parent, held_out, folder / "predicted.nii.gz")
 

@@ -62,15 +62,13 @@ def as_logits(probabilities: Array, *, regions: bool) -> Array:
     Those of classes are the logits less what all classes of a voxel share, so that their weighted means have the logits' argmax.
     """
     held = np.clip(probabilities, LEAST_PROBABILITY, 1 - EPSILON if regions else None)
-    logits: Array = np.log(held) - np.log1p(-held) if regions else np.log(held)
-    return logits
+    return np.asarray(np.log(held) - np.log1p(-held) if regions else np.log(held), dtype=np.float32)
 
 
 def as_probabilities(logits: Array, *, regions: bool) -> Array:
     """The inverse of `as_logits`."""
     if regions:
-        inside: Array = 1 / (1 + np.exp(-logits))
-        return inside
+        return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
     powers = np.exp(logits - logits.max(axis=0))
     shares: Array = powers / powers.sum(axis=0)
     return shares

@@ -56,14 +56,14 @@ def with_head(boxes: Sequence[CropBox], head: NDArray[np.bool_], margin: Size = 
 
 
 def importance(size: Size, blending: Blending) -> NDArray[np.float32]:
-    """Weight of each voxel of a window, float32 (D, H, W), largest 1."""
+    """Weight of each voxel of a window, float32 (D, H, W), largest 1 (a little less where no voxel lies in the middle)."""
     if blending == "constant":
         return np.ones(size, dtype=np.float32)
     if blending == "gaussian_nnunet":
         return _sampled_gaussian(size)
     lines = [np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (GAUSSIAN_SIGMA * side)) ** 2) for side in size]
     weights = lines[0][:, None, None] * lines[1][None, :, None] * lines[2][None, None, :]
-    floored: NDArray[np.float32] = np.maximum(weights / weights.max(), LEAST_WEIGHT).astype(np.float32)
+    floored: NDArray[np.float32] = np.maximum(weights, LEAST_WEIGHT).astype(np.float32)
     return floored
 
 

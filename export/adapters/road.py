@@ -60,9 +60,13 @@ def import_any(
 
 
 def _import_module(source: Source, model: Path, out: Path, spec: Path | None, overwrite: bool) -> Artifact:
-    from edge_latup.export.adapters.nnunet import import_nnunet
+    if source == "nnunet":
+        from edge_latup.export.adapters.nnunet import import_nnunet
 
-    return import_nnunet(model, out, spec=spec, overwrite=overwrite)
+        return import_nnunet(model, out, spec=spec, overwrite=overwrite)
+    from edge_latup.export.adapters.monai_bundle import import_bundle
+
+    return import_bundle(model, out, spec=spec, overwrite=overwrite)
 
 
 def describe_any(model: Path) -> tuple[dict[str, Any], str]:
@@ -76,6 +80,8 @@ def describe_any(model: Path) -> tuple[dict[str, Any], str]:
         from edge_latup.export.adapters import keras_describe
 
         return keras_describe.summary(model), keras_describe.describe(model)
+    if source == "monai":
+        return _describe_bundle(model)
     if source == "nnunet":
         from edge_latup.export.adapters.nnunet import of_nnunet, read_nnunet
         from edge_latup.export.adapters.nnunet_spec import nnunet_spec
@@ -89,6 +95,14 @@ def describe_any(model: Path) -> tuple[dict[str, Any], str]:
 
     found = read_foreign(model)
     return {**summary(found), "skeleton": skeleton(found)}, describe(found)
+
+
+def _describe_bundle(model: Path) -> tuple[dict[str, Any], str]:
+    from edge_latup.export.adapters import monai_bundle, monai_spec
+    from edge_latup.export.adapters.monai_config import read_bundle
+
+    bundle = read_bundle(model)
+    return _with_spec(monai_bundle.summary(bundle), lambda: monai_spec.bundle_spec(bundle))
 
 
 def _with_spec(facts: dict[str, Any], make: Callable[[], ForeignSpec]) -> tuple[dict[str, Any], str]:

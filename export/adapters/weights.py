@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,7 +63,7 @@ def _plain_numbers() -> list[Any]:
 
 
 def tensors_of(path: Path, found: Any) -> dict[str, torch.Tensor]:
-    """A state dict without its wrappers' prefixes.
+    """The state dict in what a checkpoint holds.
 
     Raises:
         ArtifactError: it is no mapping from names to tensors.
@@ -76,12 +76,7 @@ def tensors_of(path: Path, found: Any) -> dict[str, torch.Tensor]:
                 found = found[key]
     if not isinstance(found, Mapping) or not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ArtifactError(f"{path} holds no state dict: names and their tensors", "save network.state_dict()")
-    names = list(found)
-    for prefix in WRAPPERS * 2:
-        if all(str(name).startswith(prefix) for name in names):
-            found = {str(name)[len(prefix) :]: value for name, value in found.items()}
-            names = list(found)
-    return dict(found)
+    return {str(name): value for name, value in found.items()}
 
 
 def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path, hint: str) -> nn.Module:
@@ -91,11 +86,20 @@ def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path, hi
         ArtifactError: names or shapes are not the network's; the message names the first.
     """
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    tensors = _unwrapped(tensors, wanted)
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if wanted != found:
         raise ArtifactError(f"{path} does not fit {type(network).__name__}: {'; '.join(_differences(wanted, found)[:4])}", hint)
     network.load_state_dict(dict(tensors))
     return network.float().eval()
+
+
+def _unwrapped(tensors: Mapping[str, torch.Tensor], wanted: Container[str]) -> Mapping[str, torch.Tensor]:
+    """The tensors under the network's own names, where wrappers left a prefix before all of them."""
+    for prefix in WRAPPERS * 2:
+        if all(name.startswith(prefix) and name not in wanted for name in tensors):
+            tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
+    return tensors
 
 
 def _differences(wanted: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> list[str]:

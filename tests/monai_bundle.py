@@ -14,7 +14,8 @@ CHANNELS = {"0": "T1c", "1": "T1", "2": "T2", "3": "FLAIR"}
 REGIONS = {"0": "tumor core", "1": "whole tumor", "2": "enhancing tumor"}
 CLASSES = {"0": "background", "1": "necrotic core", "2": "edema", "3": "enhancing tumor"}
 SEGRESNET: dict[str, Any] = {
-    "_target_": "SegResNet", "blocks_down": [1, 1], "blocks_up": [1], "init_filters": 8, "in_channels": 4, "out_channels": 3, "dropout_prob": 0.2,
+    "_target_": "SegResNet", "blocks_down": [1, 1], "blocks_up": [1], "init_filters": 8, "in_channels": 4,
+    "out_channels": 3, "dropout_prob": 0.2,
 }  # fmt: skip
 UNET: dict[str, Any] = {
     "_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 4, "out_channels": 4, "channels": [4, 8], "strides": [2],

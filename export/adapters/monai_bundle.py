@@ -13,7 +13,8 @@ from edge_latup.export.adapters.weights import fill, load_weights, tensors_of
 from edge_latup.versions import versions_of
 
 NETWORKS: Final = (
-    "AttentionUnet", "BasicUNet", "BasicUNetPlusPlus", "DynUNet", "SegResNet", "SegResNetDS", "SegResNetDS2", "SwinUNETR", "UNETR", "UNet", "VNet",
+    "AttentionUnet", "BasicUNet", "BasicUNetPlusPlus", "DynUNet", "SegResNet", "SegResNetDS", "SegResNetDS2",
+    "SwinUNETR", "UNETR", "UNet", "VNet",
 )  # fmt: skip
 """Segmentation networks of monai.networks.nets that neither download weights nor take functions."""
 MODULES: Final = ("", "monai.networks.nets")
@@ -61,7 +62,7 @@ def rebuild(bundle: Bundle) -> tuple[Any, Path]:
         MissingDependencyError: MONAI is not installed.
     """
     try:
-        from monai.bundle import ConfigParser
+        from monai.bundle.config_parser import ConfigParser
     except ImportError:
         raise MissingDependencyError("rebuilding a bundle's network needs MONAI", "pip install 'edge-latup[monai]'") from None
     name, arguments = network_of(bundle)

@@ -17,7 +17,8 @@ from edge_latup.spec import RegionHead
 Changes = dict[str, Any]
 OWN_SPEC: Final = "write a spec of your own and give it with --spec"
 NOTHING: Final = (
-    "LoadImaged", "LoadImage", "EnsureChannelFirstd", "EnsureChannelFirst", "EnsureTyped", "EnsureType", "ToTensord", "CastToTyped", "ConcatItemsd",
+    "LoadImaged", "LoadImage", "EnsureChannelFirstd", "EnsureChannelFirst", "EnsureTyped", "EnsureType", "ToTensord",
+    "CastToTyped", "ConcatItemsd",
 )  # fmt: skip
 """Transforms that only bring the images into memory."""
 AFTER: Final = ("Activationsd", "AsDiscreted", "Invertd", "SaveImaged", "EnsureTyped", "Activations", "AsDiscrete", "SaveImage")

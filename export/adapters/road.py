@@ -64,9 +64,13 @@ def _import_module(source: Source, model: Path, out: Path, spec: Path | None, ov
         from edge_latup.export.adapters.nnunet import import_nnunet
 
         return import_nnunet(model, out, spec=spec, overwrite=overwrite)
-    from edge_latup.export.adapters.monai_bundle import import_bundle
+    if source == "monai":
+        from edge_latup.export.adapters.monai_bundle import import_bundle
 
-    return import_bundle(model, out, spec=spec, overwrite=overwrite)
+        return import_bundle(model, out, spec=spec, overwrite=overwrite)
+    from edge_latup.export.adapters.programs import import_program
+
+    return import_program(model, out, script=source == "torchscript", spec=spec, overwrite=overwrite)
 
 
 def describe_any(model: Path) -> tuple[dict[str, Any], str]:
@@ -82,6 +86,10 @@ def describe_any(model: Path) -> tuple[dict[str, Any], str]:
         return keras_describe.summary(model), keras_describe.describe(model)
     if source == "monai":
         return _describe_bundle(model)
+    if source in ("exported-program", "torchscript"):
+        from edge_latup.export.adapters.program_describe import describe_program
+
+        return describe_program(model, script=source == "torchscript")
     if source == "nnunet":
         from edge_latup.export.adapters.nnunet import of_nnunet, read_nnunet
         from edge_latup.export.adapters.nnunet_spec import nnunet_spec

@@ -26,13 +26,13 @@ def write_by_export(network: Any, example: Array, path: Path) -> None:
     """By torch.export, at the example's size."""
     import torch
 
-    write_graph(network, torch.from_numpy(example), path)
+    write_graph(network, torch.from_numpy(example), path, output=getattr(network, "name", None))
 
 
 def import_module(
     network: Any, spec: ForeignSpec, out: Path, told: Mapping[str, Any], *, overwrite: bool = False, write: Writer = write_by_export
 ) -> Artifact:  # fmt: skip
-    """Make an artifact of a module whose first output is what the spec describes.
+    """Make an artifact of a module whose one output is what the spec describes.
 
     Raises:
         ArtifactError: it cannot be traced or run at the spec's size, or gives something else than the spec says.
@@ -48,7 +48,7 @@ def import_module(
                 f"{spec.path.name}: the network cannot be traced at {example.shape}: {_first_line(error)}",
                 spec.change("size", "what the network takes"),
             ) from error
-        origin = Origin(told=told, reference=lambda batch: run(network, batch, spec))
+        origin = Origin(told=told, reference=lambda batch: run(network, batch))
         return import_foreign([path], spec, out, overwrite=overwrite, origin=origin)
 
 
@@ -56,22 +56,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def run(network: Any, batch: Array, spec: ForeignSpec) -> Array:
-    """What the module itself computes, float32: the output that the spec names, of several."""
+def run(network: Any, batch: Array) -> Array:
+    """What the module itself computes, float32."""
     import torch
 
     with torch.inference_mode():
-        outputs = network(torch.from_numpy(batch))
-    named = chosen(outputs, spec.imports[0].output)
-    found: Array = named.numpy()
+        found: Array = network(torch.from_numpy(batch)).numpy()
     return found
-
-
-def chosen(outputs: Any, name: str | None) -> Any:
-    """One tensor of what a module gives: a tensor; of a mapping the named entry; of a sequence "output" and a number, else the first."""
-    if isinstance(outputs, Mapping):
-        return outputs[name] if name in outputs else next(iter(outputs.values()))
-    if isinstance(outputs, list | tuple):
-        number = int(name.rpartition("_")[2]) if name and name.rpartition("_")[2].isdigit() else 0
-        return outputs[number]
-    return outputs

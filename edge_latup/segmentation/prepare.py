@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.cases.read import Case
-from edge_latup.errors import MissingDependencyError
-from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size
+from edge_latup.errors import InputError, MissingDependencyError
+from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size, SlidingWindow
 
 Image = NDArray[np.float32]
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 AIR: Final = 0.01
 """Share of a modality's largest value below which a voxel may be air."""
+SPACING_SLACK: Final = 0.02
+"""Share by which a case's voxel size may differ from the spec's."""
 LEAST_DEVIATION: Final = 1e-8
 """A constant channel is divided by this."""
 
@@ -202,3 +204,28 @@ def crop_input(case: Case, spec: ModelSpec, size: Size | None = None) -> tuple[I
     box = centre_box(image.shape, size or policy.size)
     cut: Image = box.cut(image).astype(np.float32, copy=False)
     return normalise_after_crop(cut, spec.normalisation), box
+
+
+def check_spacing(case: Case, spec: ModelSpec) -> None:
+    """Refuse a case of another voxel size than the spec's.
+
+    Raises:
+        InputError: it is.
+    """
+    if spec.spacing is None:
+        return
+    found = case.grid.spacing_in(spec.orientation)
+    if any(abs(own - wanted) > SPACING_SLACK * wanted for own, wanted in zip(found, spec.spacing, strict=True)):
+        told, wanted = (" x ".join(f"{side:.4g}" for side in sides) for sides in (found, spec.spacing))
+        raise InputError(
+            f"{case.name} has voxels of {told} mm along {spec.orientation}, {spec.name} was trained on {wanted} mm",
+            "resample the case first: nothing here resamples it",
+        )
+
+
+def framed(raw: list[Image], spec: ModelSpec) -> tuple[list[Image], CropBox | None]:
+    """The part of the volume that the policy sees, as views, and where it lies."""
+    if not isinstance(spec.spatial, SlidingWindow) or spec.spatial.inside == "volume":
+        return raw, None
+    frame = nonzero_box(raw)
+    return [frame.view(channel) for channel in raw], frame

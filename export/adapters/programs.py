@@ -28,7 +28,7 @@ OPERATORS: Final = re.compile(
 )
 EXPRESSION: Final = re.compile(r"[A-Za-z0-9_ +*/-]*")
 """Sums and products of names and numbers: nothing that can call or index."""
-FILES: Final = ("from_file", "save", "load", "getattr", "setattr", "__setstate__", "__getstate__", "import_ir_module")
+FILES: Final = ("from_file", "save", "getattr", "setattr", "__setstate__", "__getstate__", "import_ir_module")
 """What TorchScript code must not name: operators that touch files, and code that runs while loading."""
 PLAIN: Final = ("__torch__", "torch._utils", "torch.jit._pickle", "torch", "collections")
 """Modules of the types that TorchScript's own files refer to."""
@@ -36,11 +36,21 @@ TRUST: Final = "where you trust its source, export the network to ONNX in its ow
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names, without the archive's own folder, and contents."""
+    """Names in small letters, without the archive's own folder, and contents.
+
+    PyTorch's reader finds members by name in either case, so that of two alike it might load the one that was not looked at.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                yield name.partition("/")[2], archive.read(name)
+        with path.open("rb") as file, zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if (
+                file.read(4) != b"PK\x03\x04"
+                or len({name.lower() for name in names}) < len(names)
+                or not all("/" in name for name in names)
+            ):
+                raise _refuse(path, "its archive holds more than PyTorch writes, or a name twice")
+            for name in names:
+                yield name.partition("/")[2].lower(), archive.read(name)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
         raise ArtifactError(f"{path} is a damaged archive: {error}", "copy it again") from error
 

@@ -126,8 +126,12 @@ def test_an_exported_program_that_runs_code_is_refused(cli: Command, tmp_path: P
         "size": size,
     }
     (tmp_path / "spec.toml").write_text(SPEC.format(output="segmentation"))
-    for key, change in changes.items():
-        bad = rewritten(model, tmp_path / f"{key}.pt2", change)
+    twice = rewritten(model, tmp_path / "twice.pt2", lambda name, content: content)
+    with zipfile.ZipFile(twice, "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("weights_config.json"))
+        archive.writestr(name.upper(), "{}")
+    for key, change in {**changes, "twice": None}.items():
+        bad = twice if change is None else rewritten(model, tmp_path / f"{key}.pt2", change)
         done = cli("import", bad, "--spec", tmp_path / "spec.toml", "--out", tmp_path / "a")
         assert (done.code, "is refused" in done.err) == (2, True), (key, done.err)
         assert not marker.exists(), key

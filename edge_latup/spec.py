@@ -20,15 +20,18 @@ REGIONS: Final[dict[Region, tuple[int, ...]]] = {"WT": (1, 2, 3), "TC": (1, 3), 
 """BraTS regions as sets of canonical labels: 1 necrotic core, 2 oedema, 3 enhancing tumour."""
 LABELS: Final = (0, 1, 2, 3)
 """Every canonical label."""
-Normalisation = Literal["per_volume_postcrop", "per_slice_precrop", "z_score_nonzero", "none"]
+Normalisation = Literal["per_volume_postcrop", "per_slice_precrop", "z_score_nonzero", "z_score_mask", "z_score_volume", "none"]
 """What each modality is scaled by: the range of what the network sees, the range of each axial slice, the mean and deviation of
-the volume's voxels that are not zero (which stay zero outside), or nothing, where the network does it itself."""
+the volume's voxels that are not zero (which stay zero outside), of those where any modality is not zero, holes filled (nnU-Net's
+mask), of all voxels (with `inside`, of all that windows see), or nothing, where the network does it itself."""
 Size = tuple[int, int, int]
 Margin = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Blending = Literal["constant", "gaussian"]
-View = Literal["identity", "mirror", "rotate"]
-"""How the network is shown the case: as it is, mirrored left to right, or turned by 90 degrees in the axial plane."""
+Millimetres = Annotated[float, Field(gt=0)]
+Blending = Literal["constant", "gaussian", "gaussian_nnunet"]
+View = Literal["identity", "mirror", "rotate", "mirror_y", "mirror_z", "mirror_xy", "mirror_xz", "mirror_yz", "mirror_xyz"]
+"""How the network is shown the case: as it is, mirrored left to right, turned by 90 degrees in the axial plane, or mirrored along
+the axes that are named."""
 
 
 class NetworkSpec(Record):
@@ -127,7 +130,12 @@ class SlidingWindow(Record):
     size: Size = (128, 128, 128)
     overlap: float = Field(0.25, ge=0, lt=1)
     blending: Blending = "constant"
-    """Weight of a window's voxels in the average: all alike, or a Gaussian that trusts the window's middle more than its border."""
+    """Weight of a window's voxels in the average: all alike, or a Gaussian that trusts the window's middle more than its border
+    (as MONAI samples it, or as nnU-Net does: around voxel size / 2, without a floor)."""
+    steps: Literal["fixed", "even"] = "fixed"
+    """Windows a fixed stride apart and a last one aligned with the end (MONAI's), or as many, evenly spread (nnU-Net's)."""
+    inside: Literal["volume", "nonzero"] = "volume"
+    """Where windows lie: in the whole volume, or in the box of the voxels where any modality is not zero, as if the volume ended there."""
     skip_air: bool = True
     """Leave out windows that hold no voxel of the head; what no window covers is background."""
 
@@ -184,7 +192,13 @@ class ModelSpec(Record):
     by nearest neighbour. None keeps the case's own."""
     spatial: Spatial = CentreCrop()
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("identity",)
-    """Test-time augmentation: one label map for each view, then the majority's vote; ties go to the largest mean probability."""
+    """Test-time augmentation. Ties of a vote go to the largest mean probability."""
+    views_by: Literal["vote", "mean"] = "vote"
+    """One label map for each view, then the majority's vote; or one label map of the views' mean."""
+    averaging: Literal["probabilities", "logits"] = "probabilities"
+    """What windows that overlap (and views, by mean) give the mean of. Logits are recovered from the probabilities."""
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
+    """Voxel size in millimetres along the axes that the network was trained on; cases of another are refused. None takes all."""
     post_process: PostProcess = PostProcess()
     labels: tuple[int, ...] = LABELS
     """Canonical label of each output channel."""
@@ -209,6 +223,8 @@ class ModelSpec(Record):
             self._matches_network(self.network)
         if self.resize is not None and min(self.resize) < 1:
             raise ValueError(f"resize must be positive sizes, got {self.resize}")
+        if self.resize is not None and isinstance(self.spatial, SlidingWindow) and self.spatial.inside != "volume":
+            raise ValueError(f"resize and windows inside {self.spatial.inside!r} exclude each other")
         if self.histogram is not None and (missing := [name for name in self.modalities if self.histogram.of(name) is None]):
             raise ValueError(f"the histogram reference has no {missing[0]}, which the network sees")
         if self.regions is not None and self.labels != LABELS:

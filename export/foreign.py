@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from edge_latup.export.foreign_chain import merge
 from edge_latup.export.foreign_check import check_free, check_input, check_output_name
 from edge_latup.export.foreign_graph import to_house
 from edge_latup.export.foreign_model import Foreign, read_foreign
-from edge_latup.export.foreign_run import activated, check_output, run_original
+from edge_latup.export.foreign_run import activated, check_output, run_original, to_foreign
 from edge_latup.export.foreign_spec import ForeignSpec, read_foreign_spec
 from edge_latup.manifest import Manifest, Parity, RuntimeName, Step
 from edge_latup.runtimes import open_session
@@ -24,6 +24,8 @@ from edge_latup.segmentation.parity import EXPORT_TOLERANCE, RUNTIME_TOLERANCE, 
 from edge_latup.versions import versions_of
 
 PACKAGES: Final = ("onnx", "onnxruntime", "openvino", "edge-latup")
+Reference = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""What a network computes where it came from, in its own layout: float32 batch in, float32 output out."""
 Proof = tuple[NDArray[np.float32], NDArray[np.float32]]
 """An input (1, C, D, H, W) and the output (1, K, D, H, W) that it must give."""
 RANDOM_INPUT: Final = "standard normal values, seed 0"
@@ -51,10 +53,29 @@ def import_onnx(models: Sequence[Path], spec_path: Path, out: Path, *, dynamic: 
         ArtifactError: a file is no ONNX that can be imported, or the spec does not say what is in it. Nothing is left behind.
     """
     refuse_existing(out, overwrite)
-    spec = read_foreign_spec(spec_path)
+    return import_foreign(models, read_foreign_spec(spec_path), out, dynamic=dynamic, overwrite=overwrite)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where an ONNX file came from that was made for the import alone. told: for the recipe; reference: what it must compute."""
+
+    told: Mapping[str, Any]
+    reference: Reference
+
+
+def import_foreign(
+    models: Sequence[Path], spec: ForeignSpec, out: Path, *, dynamic: bool = False, overwrite: bool = False, origin: Origin | None = None
+) -> Artifact:  # fmt: skip
+    """`import_onnx` with a spec that was read or made already; with `origin`, parity is proven against the network it came from.
+
+    Raises:
+        SpecError, ArtifactError: see `import_onnx`.
+    """
+    refuse_existing(out, overwrite)
     if len(models) != len(spec.imports):
         raise SpecError(
-            f"{spec_path} has {len(spec.imports)} [import] tables for {len(models)} ONNX files", "a chain has one [[import]] for each file"
+            f"{spec.path} has {len(spec.imports)} [import] tables for {len(models)} ONNX files", "a chain has one [[import]] for each file"
         )
     chain = [Foreign(model=read_foreign(path), spec=spec, nth=nth) for nth, path in enumerate(models)]
     outputs = [check_output_name(foreign).name for foreign in chain]
@@ -62,16 +83,17 @@ def import_onnx(models: Sequence[Path], spec_path: Path, out: Path, *, dynamic: 
         found = check_input(foreign, foreign.model.inputs)
         if dynamic:
             check_free(foreign, found)
-    proofs = [_proof(chain, outputs)]
+    proofs = [_proof(chain, outputs, origin)]
     if dynamic:
         proofs.append(_proof_of_another_size(chain, outputs))
     proto = merge([to_house(foreign, name, dynamic=dynamic) for foreign, name in zip(chain, outputs, strict=True)])
-    manifest = _manifest(out.name, spec, chain, outputs, dynamic)
+    manifest = _manifest(out.name, spec, chain, outputs, {"dynamic": dynamic, **({} if origin is None else origin.told)})
+    original = "original onnxruntime fp32" if origin is None else "original pytorch fp32"
 
     def write_model(folder: Path) -> None:
         (folder / "model.onnx").write_bytes(proto.SerializeToString())
 
-    return write_artifact(out, manifest, write_model, examine=lambda draft: _prove(draft, proofs), overwrite=overwrite)
+    return write_artifact(out, manifest, write_model, examine=lambda draft: _prove(draft, proofs, original), overwrite=overwrite)
 
 
 def random_batch(spec: ForeignSpec) -> NDArray[np.float32]:
@@ -79,10 +101,13 @@ def random_batch(spec: ForeignSpec) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(spec.model.input_shape, dtype=np.float32)
 
 
-def _proof(chain: Sequence[Foreign], outputs: Sequence[str]) -> Proof:
-    """A random input and the probabilities (1, K, D, H, W) that the untouched files give for it."""
+def _proof(chain: Sequence[Foreign], outputs: Sequence[str], origin: Origin | None = None) -> Proof:
+    """A random input and the probabilities (1, K, D, H, W) that the untouched files, or the network of the origin, give for it."""
     batch = random_batch(chain[0].spec)
     found = [check_output(foreign, name, run_original(foreign, name, batch)) for foreign, name in zip(chain, outputs, strict=True)]
+    if origin is not None:
+        how = chain[0].how
+        found = [check_output(chain[0], outputs[0], origin.reference(to_foreign(batch, how)))]
     expected = [activated(values, foreign.how) for values, foreign in zip(found, chain, strict=True)]
     return batch, np.concatenate(expected, axis=1)
 
@@ -104,12 +129,12 @@ def _proof_of_another_size(chain: Sequence[Foreign], outputs: Sequence[str]) -> 
         raise ArtifactError(f"sizes are not free in multiples of {spec.model.divisor}: {error.message}", hint) from error
 
 
-def _prove(draft: Artifact, proofs: Sequence[Proof]) -> Manifest:
+def _prove(draft: Artifact, proofs: Sequence[Proof], original: str) -> Manifest:
     """Parity in ONNX Runtime, which must hold, and in OpenVINO, without which the artifact is for ONNX Runtime alone."""
-    proven, left_out = _parities(draft, "onnxruntime", EXPORT_TOLERANCE, proofs), {}
+    proven, left_out = _parities(draft, "onnxruntime", EXPORT_TOLERANCE, proofs, original), {}
     runtimes: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
     try:
-        proven += _parities(draft, "openvino", RUNTIME_TOLERANCE, proofs)
+        proven += _parities(draft, "openvino", RUNTIME_TOLERANCE, proofs, original)
     except ArtifactError as error:
         runtimes, left_out = ("onnxruntime",), {"openvino": error.message.replace(str(draft.folder), draft.manifest.name)}
     step = draft.manifest.recipe[0]
@@ -117,8 +142,8 @@ def _prove(draft: Artifact, proofs: Sequence[Proof]) -> Manifest:
     return draft.manifest.model_copy(update={"parity": tuple(proven), "runtimes": runtimes, "recipe": (told,)})
 
 
-def _parities(draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float], proofs: Sequence[Proof]) -> list[Parity]:
-    names, regions = ("original onnxruntime fp32", f"{runtime} fp32"), draft.manifest.spec.regions is not None
+def _parities(draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float], proofs: Sequence[Proof], original: str) -> list[Parity]:
+    names, regions = (original, f"{runtime} fp32"), draft.manifest.spec.regions is not None
     with open_session(draft, runtime) as session:
         found = [prove(expected, session.infer(batch), names, tolerance, regions=regions) for batch, expected in proofs]
     return [
@@ -127,16 +152,16 @@ def _parities(draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float]
     ]
 
 
-def _manifest(name: str, spec: ForeignSpec, chain: Sequence[Foreign], outputs: Sequence[str], dynamic: bool) -> Manifest:
+def _manifest(name: str, spec: ForeignSpec, chain: Sequence[Foreign], outputs: Sequence[str], told: Mapping[str, Any]) -> Manifest:
     step = Step(
         operation="import",
-        parameters={"networks": [_told(foreign, output) for foreign, output in zip(chain, outputs, strict=True)], "dynamic": dynamic},
+        parameters={"networks": [_told(foreign, output) for foreign, output in zip(chain, outputs, strict=True)], **told},
         versions=versions_of(*PACKAGES),
     )
     shape = spec.model.input_shape
     return Manifest(
         name=name, spec=spec.model, format="onnx", runtimes=("openvino", "onnxruntime"), precision="fp32", storage="float32",
-        input_shape=(*shape[:2], -1, -1, -1) if dynamic else shape, recipe=(step,),
+        input_shape=(*shape[:2], -1, -1, -1) if told["dynamic"] else shape, recipe=(step,),
     )  # fmt: skip
 
 

@@ -98,16 +98,33 @@ def read_foreign_spec(path: Path) -> ForeignSpec:
     Raises:
         SpecError: it is missing, no TOML, or not a spec; the message names the key and the nearest known one.
     """
+    return parse_foreign_spec(path, *read_toml(path))
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """A TOML file's text and what it says.
+
+    Raises:
+        SpecError: it is missing, or no TOML.
+    """
     import tomllib
 
     try:
         text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except FileNotFoundError:
-        hint = f"start from a skeleton: edge-latup import MODEL.onnx --describe > {path}"
+        hint = f"start from a skeleton: edge-latup import MODEL --describe > {path}"
         raise SpecError(f"{path} does not exist", hint) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} is not TOML: {error}", "correct the file") from error
+
+
+def parse_foreign_spec(path: Path, text: str, data: dict[str, Any]) -> ForeignSpec:
+    """The spec that `data` says; `text` and `path` are for messages.
+
+    Raises:
+        SpecError: it is not a spec; the message names the key and the nearest known one.
+    """
     try:
         return _checked(path, text, data)
     except ValidationError as error:

@@ -53,12 +53,19 @@ def _quiet_exporter() -> Iterator[None]:
 def _write_onnx(network: Any, path: Path, spec: ModelSpec, dynamic: bool) -> None:
     import torch
 
+    shapes = _dynamic_shapes(spec.divisor) if dynamic else None
+    write_graph(network, torch.zeros(spec.input_shape), path, shapes=shapes, output="probabilities")
+
+
+def write_graph(network: Any, example: Any, path: Path, *, shapes: Any = None, output: str | None = None) -> None:
+    """Trace a module with an example tensor into one ONNX file, whose nodes are called what its modules are."""
+    import torch
+
     with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (torch.zeros(spec.input_shape),), str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
-            input_names=["image"], output_names=["probabilities"], optimize=True,
-            dynamic_shapes=_dynamic_shapes(spec.divisor) if dynamic else None,
+            network, (example,), str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+            input_names=["image"], output_names=None if output is None else [output], optimize=True, dynamic_shapes=shapes,
         )  # fmt: skip
     _slim(path, network)
 
@@ -105,7 +112,9 @@ def reference_output(checkpoint: Path, batch: NDArray[np.float32]) -> NDArray[np
     return output
 
 
-def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynamic: bool = False, overwrite: bool = False) -> Artifact:
+def export_onnx(
+    checkpoint: Path, out: Path, *, size: Size | None = None, dynamic: bool = False, origin: Step | None = None, overwrite: bool = False
+) -> Artifact:  # fmt: skip
     """Export a checkpoint folder to `out` and prove parity with PyTorch in ONNX Runtime and in OpenVINO (FP32 pinned).
 
     Args:
@@ -113,6 +122,7 @@ def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynami
         out: artifact folder to make.
         size: spatial size; default the spec's crop.
         dynamic: leave the spatial size free (multiples of the spec's divisor); parity is proven at `size`.
+        origin: what the checkpoint was made by, as the recipe's first step.
         overwrite: replace an existing artifact.
 
     Raises:
@@ -125,6 +135,8 @@ def export_onnx(checkpoint: Path, out: Path, *, size: Size | None = None, dynami
     network, spec = load_checkpoint(checkpoint)
     sized = _sized(spec, size or spec.spatial.size, dynamic)
     manifest = _onnx_manifest(checkpoint, out.name, sized, dynamic)
+    if origin is not None:
+        manifest = manifest.model_copy(update={"recipe": (origin, *manifest.recipe)})
     batch = parity_input(sized, sized.spatial.size)
     expected = reference_output(checkpoint, batch)
 

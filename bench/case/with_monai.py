@@ -42,8 +42,15 @@ def check_plain(spec: ModelSpec) -> None:
     """Refuse what MONAI's sliding windows do not do by themselves, so that both sides do the same work.
 
     Raises:
-        InputError: the spec asks for test-time augmentation or a threshold.
+        InputError: the spec asks for test-time augmentation, a threshold, or windows that lie or count otherwise than MONAI's here.
     """
+    spatial = spec.spatial
+    if isinstance(spatial, SlidingWindow) and (
+        spatial.blending == "gaussian_nnunet" or spatial.steps == "even" or spatial.inside != "volume"
+    ):
+        raise InputError(f"{spec.name} slides its windows as nnU-Net does, which MONAI does not", "compare another artifact")
+    if spec.averaging == "logits":
+        raise InputError(f"{spec.name} averages logits, MONAI's side is shown probabilities", "compare another artifact")
     if spec.views != ("identity",):
         raise InputError(
             f"{spec.name} is shown in {len(spec.views)} views, MONAI's sliding windows show one", "compare a spec without views"

@@ -21,12 +21,15 @@ from edge_latup.segmentation.prepare import (
     Image,
     brain_box,
     centre_box,
+    check_spacing,
+    framed,
     head_of,
     normalise_after_crop,
     off_network_grid,
+    turned,
     whole_volumes,
 )  # fmt: skip
-from edge_latup.segmentation.views import TURNS, paint, vote
+from edge_latup.segmentation.views import TURNS, as_logits, as_probabilities, paint, vote
 from edge_latup.segmentation.windows import importance, window_boxes, with_head
 from edge_latup.spec import REGION_THRESHOLD, BrainCrop, ModelSpec, Size, SlidingWindow
 
@@ -67,13 +70,15 @@ class Task:
     channels: raw intensities float32 (x, y, z) of each modality: the one crop, or views of the whole volume that windows are cut from.
     boxes: where the network looks, in the order it looks.
     windows: how many boxes there were before those without head were left out.
-    shape: of the whole volume in the spec's orientation.
+    shape: of the whole volume in the spec's orientation, or of the part of it that windows are cut from.
+    frame: where that part lies; None where it is the whole volume.
     """
 
     channels: Sequence[Image]
     boxes: Sequence[CropBox]
     windows: int
     shape: Size
+    frame: CropBox | None = None
 
     @property
     def input_size(self) -> Size:
@@ -95,19 +100,21 @@ def prepare(case: Case, spec: ModelSpec) -> Task:
     """Orient, normalise what must see the whole volume, and find where the network is to look.
 
     Raises:
-        InputError: the policy does not suit a network whose output is smaller than its input.
+        InputError: the policy does not suit a network whose output is smaller than its input, or the case has another voxel size.
     """
     if conflict := spec.margin_conflict():
         raise InputError(conflict, "use --policy sliding-window with a --window that leaves room inside the margin, and other --tta")
-    channels = whole_volumes(case, spec)
+    check_spacing(case, spec)
+    raw, frame = framed(turned(case, spec), spec)
+    channels = whole_volumes(case, spec, raw)
     x, y, z = channels[0].shape
     policy, shape = spec.spatial, (x, y, z)
     if isinstance(policy, SlidingWindow):
         boxes = window_boxes(shape, policy, spec.output_margin)
-        kept = with_head(boxes, head_of(case, spec, channels), spec.output_margin) if policy.skip_air else boxes
-        return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape)
+        kept = with_head(boxes, head_of(case, spec, channels, raw), spec.output_margin) if policy.skip_air else boxes
+        return Task(channels=channels, boxes=kept, windows=len(boxes), shape=shape, frame=frame)
     if isinstance(policy, BrainCrop):
-        box = brain_box(head_of(case, spec, channels), spec.divisor, square="rotate" in spec.views)
+        box = brain_box(head_of(case, spec, channels, raw), spec.divisor, square="rotate" in spec.views)
     else:
         box = centre_box(shape, policy.size)
     # The crop alone is kept: the volume around it is memory that inference needs.
@@ -124,7 +131,8 @@ def infer(session: Predictor, spec: ModelSpec, task: Task, clock: Clock | None =
     clock = clock or Clock()
     _check_size(session, spec, task.input_size)
     if isinstance(spec.spatial, SlidingWindow):
-        return _slide(session, spec, task, clock)
+        labels = _slide(session, spec, task, clock)
+        return labels if task.frame is None else task.frame.paste(labels)
     box = task.boxes[0].within(spec.output_margin)
     outputs = _outputs(session, spec, task.channels, clock)
     with clock.stage("blend"):
@@ -181,21 +189,31 @@ def _probabilities(session: Predictor, spec: ModelSpec, batch: Image) -> Image:
 
 
 def _outputs(session: Predictor, spec: ModelSpec, channels: Sequence[Image], clock: Clock) -> list[Image]:
-    """Probabilities (classes, D, H, W) of each view of a raw crop, turned back."""
+    """Probabilities (classes, D, H, W) of each view of a raw crop, turned back, or their mean; of logits where those are averaged."""
     with clock.stage("normalise"):
         batch = np.empty((len(channels), *channels[0].shape), dtype=np.float32)
         for channel, normalised in zip(channels, batch, strict=True):
             normalised[...] = normalise_after_crop(channel[None], spec.normalisation)[0]
-    found = []
+    found: list[Image] = []
     for view in spec.views:
         turn = TURNS[view]
         with clock.stage("infer"):
-            found.append(turn.invert(_probabilities(session, spec, np.ascontiguousarray(turn.apply(batch)))))
+            made = turn.invert(_probabilities(session, spec, np.ascontiguousarray(turn.apply(batch))))
+        if spec.averaging == "logits":
+            made = as_logits(made, regions=spec.regions is not None)
+        if spec.views_by == "mean" and found:
+            found[0] = found[0] + made
+        else:
+            found.append(made)
+    if spec.views_by == "mean":
+        found[0] /= np.float32(len(spec.views))
     return found
 
 
 def _label_values(spec: ModelSpec, outputs: Sequence[Image], covered: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """The canonical label of each voxel: the views' vote, then the threshold; background where nothing looked."""
+    if spec.averaging == "logits":
+        outputs = [as_probabilities(output, regions=spec.regions is not None) for output in outputs]
     labels = (
         _class_values(spec, outputs)
         if spec.regions is None
@@ -222,7 +240,7 @@ def _slide(session: Predictor, spec: ModelSpec, task: Task, clock: Clock) -> NDA
         raise TypeError(f"{policy.kind} has no windows")
     labels = np.zeros(task.shape, dtype=np.uint8)
     weights = importance(spec.output_size, policy.blending)
-    blenders = [SlabBlender(task.shape, weights, spec.channels) for _ in spec.views]
+    blenders = [SlabBlender(task.shape, weights, spec.channels) for _ in range(1 if spec.views_by == "mean" else len(spec.views))]
     for box in task.boxes:
         outputs = _outputs(session, spec, [box.cut(channel) for channel in task.channels], clock)
         with clock.stage("blend"):

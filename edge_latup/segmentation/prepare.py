@@ -10,13 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.cases.read import Case
+from edge_latup.errors import InputError, MissingDependencyError
 from edge_latup.segmentation.standardise import match_histogram, resize_linear, resize_nearest
-from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size
+from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size, SlidingWindow
 
 Image = NDArray[np.float32]
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 AIR: Final = 0.01
 """Share of a modality's largest value below which a voxel may be air."""
+SPACING_SLACK: Final = 0.02
+"""Share by which a case's voxel size may differ from the spec's."""
+LEAST_DEVIATION: Final = 1e-8
+"""A constant channel is divided by this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,33 @@ def head_mask(channels: Sequence[Image]) -> NDArray[np.bool_]:
     return mask
 
 
+def nonzero_mask(channels: Sequence[Image]) -> NDArray[np.bool_]:
+    """Where any modality is not 0, and whatever such voxels enclose, bool (x, y, z).
+
+    Raises:
+        MissingDependencyError: connected-components-3d is not installed.
+    """
+    try:
+        import cc3d
+    except ImportError:
+        raise MissingDependencyError("filling a head's holes needs connected-components-3d", "pip install 'edge-latup[core]'") from None
+    empty = np.ones(channels[0].shape, dtype=np.bool_)
+    for channel in channels:
+        empty &= channel == 0
+    # With a border of air, all air that is not enclosed is one component.
+    air = cc3d.connected_components(np.pad(empty, 1, constant_values=True).astype(np.uint8), connectivity=6)
+    mask: NDArray[np.bool_] = (air != air[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return mask
+
+
+def nonzero_box(channels: Sequence[Image]) -> CropBox:
+    """The box of the voxels where any modality is not 0; the whole volume where there is none."""
+    found = np.zeros(channels[0].shape, dtype=np.bool_)
+    for channel in channels:
+        found |= channel != 0
+    return brain_box(found, 1)
+
+
 def brain_box(head: NDArray[np.bool_], divisor: int, *, square: bool = False) -> CropBox:
     """The bounding box of the head (x, y, z), widened evenly until every side is a multiple of `divisor`.
 
@@ -126,10 +158,28 @@ def z_score(image_cxyz: Image) -> Image:
     return scaled
 
 
-def normalise_before_crop(image_cxyz: Image, how: Normalisation) -> Image:
-    """The part of the normalisation that sees the whole volume."""
+def z_score_within(image_cxyz: Image, mask: NDArray[np.bool_]) -> Image:
+    """Each channel to mean 0 and deviation 1 over `mask` (x, y, z); voxels outside keep their value, which is 0 in what has a mask."""
+    scaled = image_cxyz.astype(np.float32)
+    for channel, out in zip(image_cxyz, scaled, strict=True):
+        values = channel[mask].astype(np.float64)
+        if values.size:
+            out[mask] = (values - values.mean()) / max(values.std(), LEAST_DEVIATION)
+    return scaled
+
+
+def normalise_before_crop(image_cxyz: Image, how: Normalisation, mask: NDArray[np.bool_] | None = None) -> Image:
+    """The part of the normalisation that sees the whole volume. `mask` is for z_score_mask; None makes it of these channels.
+
+    Raises:
+        MissingDependencyError: see `nonzero_mask`.
+    """
     if how == "z_score_nonzero":
         return z_score(image_cxyz)
+    if how == "z_score_mask":
+        return z_score_within(image_cxyz, nonzero_mask(list(image_cxyz)) if mask is None else mask)
+    if how == "z_score_volume":
+        return z_score_within(image_cxyz, np.ones(image_cxyz.shape[1:], dtype=np.bool_))
     return min_max(image_cxyz, (1, 2)) if how == "per_slice_precrop" else image_cxyz
 
 
@@ -148,26 +198,31 @@ def oriented(case: Case, spec: ModelSpec) -> Image:
     return np.stack(turned(case, spec)).astype(np.float32, copy=False)
 
 
-def whole_volumes(case: Case, spec: ModelSpec) -> list[Image]:
+def whole_volumes(case: Case, spec: ModelSpec, raw: Sequence[Image] | None = None) -> list[Image]:
     """The case's modalities as they are before anything is cut out of them, float32 (x, y, z); views where nothing is changed.
 
-    In this order: the part of the normalisation that sees the whole volume, histogram matching, resizing.
+    In this order: the part of the normalisation that sees the whole volume, histogram matching, resizing. `raw` is the part of the case
+    that is seen, as `framed` gives it; all of it unless given.
+
+    Raises:
+        MissingDependencyError: see `nonzero_mask`.
     """
-    made = []
-    for modality, raw in zip(spec.modalities, turned(case, spec), strict=True):
-        image = normalise_before_crop(raw[None], spec.normalisation)[0]
+    raw = turned(case, spec) if raw is None else raw
+    mask, made = nonzero_mask(raw) if spec.normalisation == "z_score_mask" else None, []
+    for modality, channel in zip(spec.modalities, raw, strict=True):
+        image = normalise_before_crop(channel[None], spec.normalisation, mask)[0]
         if spec.histogram is not None:
-            image = match_histogram(image, raw != 0, spec.histogram, modality)
+            image = match_histogram(image, channel != 0, spec.histogram, modality)
         made.append(image if spec.resize is None else resize_linear(image, spec.resize))
     return made
 
 
-def head_of(case: Case, spec: ModelSpec, channels: Sequence[Image]) -> NDArray[np.bool_]:
-    """The head on the grid of `channels`, which are the case's `whole_volumes`."""
-    if spec.normalisation != "z_score_nonzero" and spec.histogram is None:
+def head_of(case: Case, spec: ModelSpec, channels: Sequence[Image], raw: Sequence[Image] | None = None) -> NDArray[np.bool_]:
+    """The head on the grid of `channels`, which are the `whole_volumes` of the case, or of its part `raw`."""
+    if not spec.normalisation.startswith("z_score") and spec.histogram is None:
         return head_mask(channels)
     # Of intensities around their mean, half of the head is not above air.
-    mask = head_mask(turned(case, spec))
+    mask = head_mask(turned(case, spec) if raw is None else raw)
     return mask if spec.resize is None else resize_nearest(mask, spec.resize)
 
 
@@ -192,3 +247,28 @@ def crop_input(case: Case, spec: ModelSpec, size: Size | None = None) -> tuple[I
     box = centre_box(image.shape, size or policy.size)
     cut: Image = box.cut(image).astype(np.float32, copy=False)
     return normalise_after_crop(cut, spec.normalisation), box
+
+
+def check_spacing(case: Case, spec: ModelSpec) -> None:
+    """Refuse a case of another voxel size than the spec's.
+
+    Raises:
+        InputError: it is.
+    """
+    if spec.spacing is None:
+        return
+    found = case.grid.spacing_in(spec.orientation)
+    if any(abs(own - wanted) > SPACING_SLACK * wanted for own, wanted in zip(found, spec.spacing, strict=True)):
+        told, wanted = (" x ".join(f"{side:.4g}" for side in sides) for sides in (found, spec.spacing))
+        raise InputError(
+            f"{case.name} has voxels of {told} mm along {spec.orientation}, {spec.name} was trained on {wanted} mm",
+            "resample the case first: nothing here resamples it",
+        )
+
+
+def framed(raw: list[Image], spec: ModelSpec) -> tuple[list[Image], CropBox | None]:
+    """The part of the volume that the policy sees, as views, and where it lies."""
+    if not isinstance(spec.spatial, SlidingWindow) or spec.spatial.inside == "volume":
+        return raw, None
+    frame = nonzero_box(raw)
+    return [frame.view(channel) for channel in raw], frame

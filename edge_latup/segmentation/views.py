@@ -15,6 +15,9 @@ Array = NDArray[np.float32]
 LEFT_RIGHT: Final = -3
 AXIAL: Final = (-3, -2)
 """Axes of a (..., x, y, z) array in the spec's orientation: x runs between left and right, x and y span the axial plane."""
+LEAST_PROBABILITY: Final = np.float32(1e-37)
+EPSILON: Final = np.float32(6e-8)
+"""Float32 holds no probability nearer to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +36,42 @@ def _same(array: Array) -> Array:
     return array
 
 
+def _flipping(*axes: int) -> Turn:
+    def flip(array: Array) -> Array:
+        return np.flip(array, axes)
+
+    return Turn(apply=flip, invert=flip)
+
+
 TURNS: Final[dict[View, Turn]] = {
     "identity": Turn(apply=_same, invert=_same),
     "mirror": Turn(apply=_mirror, invert=_mirror),
     "rotate": Turn(apply=lambda array: np.rot90(array, 1, AXIAL), invert=lambda array: np.rot90(array, -1, AXIAL)),
+    "mirror_y": _flipping(-2),
+    "mirror_z": _flipping(-1),
+    "mirror_xy": _flipping(-3, -2),
+    "mirror_xz": _flipping(-3, -1),
+    "mirror_yz": _flipping(-2, -1),
+    "mirror_xyz": _flipping(-3, -2, -1),
 }
+
+
+def as_logits(probabilities: Array, *, regions: bool) -> Array:
+    """Scores (channels, D, H, W) whose sigmoid (of regions) or softmax (of classes) the probabilities are.
+
+    Those of classes are the logits less what all classes of a voxel share, so that their weighted means have the logits' argmax.
+    """
+    held = np.clip(probabilities, LEAST_PROBABILITY, 1 - EPSILON if regions else None)
+    return np.asarray(np.log(held) - np.log1p(-held) if regions else np.log(held), dtype=np.float32)
+
+
+def as_probabilities(logits: Array, *, regions: bool) -> Array:
+    """The inverse of `as_logits`."""
+    if regions:
+        return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+    powers = np.exp(logits - logits.max(axis=0))
+    shares: Array = powers / powers.sum(axis=0)
+    return shares
 
 
 def vote(choices: Sequence[NDArray[np.integer[Any]]], mean: Array) -> NDArray[np.intp]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,17 @@ LEAST_WEIGHT: Final = 1e-3
 NO_MARGIN: Final[Size] = (0, 0, 0)
 
 
-def window_starts(length: int, size: int, overlap: float) -> list[int]:
+def window_starts(length: int, size: int, overlap: float, steps: Literal["fixed", "even"] = "fixed") -> list[int]:
     """Window starts along one axis: a stride of size * (1 - overlap), the last window aligned with the end.
 
-    An axis shorter than the window has one, centred, whose start is negative.
+    Even steps are as many as that stride needs, spread over the axis and rounded to voxels (halves to even). An axis shorter than the
+    window has one, centred, whose start is negative; where it cannot be centred, the padding is larger at the end.
     """
     if length <= size:
-        return [(length - size) // 2]
+        return [-((size - length) // 2)]
+    if steps == "even":
+        count = math.ceil((length - size) / (size * (1 - overlap))) + 1
+        return sorted({round(step * ((length - size) / (count - 1))) for step in range(count)})
     stride = max(1, size - math.floor(size * overlap + 1e-9))  # 0.29 of 200 is 58, whatever binary fractions make of it
     return [*range(0, length - size, stride), length - size]
 
@@ -40,7 +44,7 @@ def window_boxes(shape: Size, policy: SlidingWindow, margin: Size = NO_MARGIN) -
     cover the volume, and windows reach beyond its border, where there is nothing but padding.
     """
     axes = [
-        [start - lost for start in window_starts(length, size - 2 * lost, policy.overlap)]
+        [start - lost for start in window_starts(length, size - 2 * lost, policy.overlap, policy.steps)]
         for length, size, lost in zip(shape, policy.size, margin, strict=True)
     ]
     return [CropBox(start=(x, y, z), size=policy.size, shape=shape) for x, y, z in itertools.product(*axes)]
@@ -52,10 +56,24 @@ def with_head(boxes: Sequence[CropBox], head: NDArray[np.bool_], margin: Size = 
 
 
 def importance(size: Size, blending: Blending) -> NDArray[np.float32]:
-    """Weight of each voxel of a window, float32 (D, H, W), largest 1."""
+    """Weight of each voxel of a window, float32 (D, H, W), largest 1 (a little less where no voxel lies in the middle)."""
     if blending == "constant":
         return np.ones(size, dtype=np.float32)
+    if blending == "gaussian_nnunet":
+        return _sampled_gaussian(size)
     lines = [np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (GAUSSIAN_SIGMA * side)) ** 2) for side in size]
     weights = lines[0][:, None, None] * lines[1][None, :, None] * lines[2][None, None, :]
-    floored: NDArray[np.float32] = np.maximum(weights / weights.max(), LEAST_WEIGHT).astype(np.float32)
+    floored: NDArray[np.float32] = np.maximum(weights, LEAST_WEIGHT).astype(np.float32)
     return floored
+
+
+def _sampled_gaussian(size: Size) -> NDArray[np.float32]:
+    """A Gaussian around voxel size // 2, cut off at four deviations; beyond, the least weight inside (nnU-Net's map, in float32)."""
+    lines = []
+    for side in size:
+        distance = np.arange(side) - side // 2
+        line = np.exp(-0.5 * (distance / (GAUSSIAN_SIGMA * side)) ** 2)
+        lines.append(np.where(np.abs(distance) <= int(4 * GAUSSIAN_SIGMA * side + 0.5), line, 0))
+    weights = (lines[0][:, None, None] * lines[1][None, :, None] * lines[2][None, None, :]).astype(np.float32)
+    filled: NDArray[np.float32] = np.where(weights > 0, weights, weights[weights > 0].min())
+    return filled

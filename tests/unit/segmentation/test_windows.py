@@ -109,7 +109,7 @@ def test_weights_are_positive_symmetric_and_largest_in_the_middle(size: Size, bl
     weights = importance(size, blending)
     assert weights.shape == size
     assert weights.dtype == np.float32
-    assert weights.max() == 1
+    assert weights.max() == 1 or (blending == "gaussian" and weights.max() < 1)
     assert weights.min() > 0
     for axis in range(3):
         np.testing.assert_allclose(weights, np.flip(weights, axis), rtol=1e-6)
@@ -122,7 +122,7 @@ def test_gaussian_weights_are_monais(size: Size) -> None:
     from monai.data.utils import compute_importance_map
 
     theirs = compute_importance_map(size, mode="gaussian", sigma_scale=0.125).numpy()
-    np.testing.assert_allclose(importance(size, "gaussian"), np.maximum(theirs / theirs.max(), 1e-3), atol=2e-3)
+    np.testing.assert_allclose(importance(size, "gaussian"), theirs, rtol=1e-5)
 
 
 def test_windows_come_in_raster_order() -> None:

@@ -26,7 +26,7 @@ from edge_latup.bundle.wheelhouse import Locked, lock_text, resolve
 from edge_latup.errors import InputError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import write_record, write_text
-from edge_latup.runtimes import choose_runtime, open_session
+from edge_latup.runtimes import choose_runtime, open_session, preferred_on
 from edge_latup.runtimes.base import SessionOptions
 
 EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {"openvino": ("core",), "onnxruntime": ("core", "onnxruntime")}
@@ -91,12 +91,17 @@ def _check(plan: Plan, opened: Sequence[Artifact]) -> None:
     if not names or len(set(names)) < len(names):
         raise InputError(f"the artifacts' folders are called {', '.join(names) or 'nothing'}", "give each artifact a name of its own")
     for artifact in opened:
-        if artifact.manifest.runtimes[0] not in EXTRAS:
+        if (runtime := _runtime_there(plan, artifact)) not in EXTRAS:
             hint = f"package artifacts for {' or '.join(EXTRAS)}"
-            raise InputError(f"{artifact.folder} is for {artifact.manifest.runtimes[0]}, which no wheelhouse can bring", hint)
+            raise InputError(f"{artifact.folder} is for {runtime}, which no wheelhouse can bring", hint)
     specs = {artifact.manifest.spec.model_dump_json() for artifact in opened}
     if len(specs) > 1:
         raise InputError("the artifacts have different model specs, so one cannot stand in for the other", "package them apart")
+
+
+def _runtime_there(plan: Plan, artifact: Artifact) -> RuntimeName:
+    """What will execute it on the target, which may prefer another runtime than this machine."""
+    return preferred_on(PLATFORMS[plan.platform].markers["platform_machine"], artifact)
 
 
 def _fill(plan: Plan, opened: Sequence[Artifact], key: SigningKey, part: Path, progress: Progress) -> BundleManifest:
@@ -142,7 +147,7 @@ def _golden(plan: Plan, opened: Sequence[Artifact], bundled: Sequence[BundledArt
     folder.mkdir()
     files, expectations = write_golden_case(folder), []
     for artifact, one in zip(opened, bundled, strict=True):
-        runtime, name = choose_runtime(artifact), f"{Path(one.folder).name}.npz"
+        runtime, name = choose_runtime(artifact, _runtime_there(plan, artifact)), f"{Path(one.folder).name}.npz"
         with open_session(artifact, runtime, SessionOptions(threads=plan.threads)) as session:
             computed(session, files, artifact.manifest.spec).write(folder / name)
         limits = plan.limits if one is bundled[0] else Limits()
@@ -158,7 +163,7 @@ def _wheelhouse(plan: Plan, opened: Sequence[Artifact], part: Path, progress: Pr
     folder = part / "wheels"
     folder.mkdir()
     own = build_own_wheel(folder)
-    extras = {extra for artifact in opened for extra in EXTRAS[artifact.manifest.runtimes[0]]}
+    extras = {extra for artifact in opened for extra in EXTRAS[_runtime_there(plan, artifact)]}
     found: dict[str, tuple[Locked, Path]] = {}
     with tempfile.TemporaryDirectory(prefix="edge-latup-wheels-") as temporary:
         store = plan.wheels or Path(temporary)

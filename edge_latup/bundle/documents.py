@@ -51,6 +51,7 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
   `edge-latup verify BUNDLE --key public-key.json`. The key must reach you by another way than the bundle.
 - Install: `./install.sh --key public-key.json` (Windows: `install.ps1`). It verifies, copies, installs the wheels offline, runs the golden
   case on this machine, and only then switches to the new version. Interrupted at any point, run it again.
+- A bundle made before the one in use is refused unless you add `--allow-older`.
 - Go back: `python3 install.py --rollback`. Remove: delete the folder.
 
 ## For the operator
@@ -103,12 +104,16 @@ def change_record(
     )  # fmt: skip
 
 
-def write_installers(folder: Path) -> None:
-    """install.py, install.sh and install.ps1."""
+def installer() -> str:
+    """Text of install.py, which needs only Python's standard library."""
     from importlib import resources
 
-    text = (resources.files("edge_latup.bundle") / "install.py").read_text(encoding="utf-8")
-    write_text(text, folder / "install.py")
+    return (resources.files("edge_latup.bundle") / "install.py").read_text(encoding="utf-8")
+
+
+def write_installers(folder: Path) -> None:
+    """install.py, install.sh and install.ps1."""
+    write_text(installer(), folder / "install.py")
     write_text(INSTALL_SH, folder / "install.sh")
     (folder / "install.sh").chmod(0o755)
     with (folder / "install.ps1").open("w", encoding="ascii", newline="\r\n") as file:

@@ -6,6 +6,8 @@ the public key. It touches nothing outside the folder it installs into (--root) 
     python3 install.py BUNDLE --key public-key.json [--root FOLDER]     install, or continue an installation that was cut
     python3 install.py --rollback [--root FOLDER]                       go back to the version before
 
+A bundle that was made on an earlier day than the one in use is refused, however well it is signed, unless --allow-older is given.
+
 Layout of --root: versions/ID/ (bundle/, site/, installed.json), current and previous (files that hold an ID), state/, segment, edge-latup.
 The switch is one rename of `current`, made only after the new version passed its self-test.
 """
@@ -359,7 +361,25 @@ def only_one(root: Path) -> IO[str]:
     return file
 
 
-def install(bundle: Path, key_path: Path, root: Path, today: str) -> None:
+def refuse_older(manifest: dict[str, Any], root: Path) -> None:
+    """Keep anyone from bringing back a fault that was mended: a signature has no end by itself. Bundles of one day have no order.
+
+    Raises:
+        InstallError: the version in use was made on a later day.
+    """
+    current = read_small(root / "current")
+    if current is None:
+        return
+    try:
+        before = str(json.loads((root / "versions" / current / "bundle" / MANIFEST).read_bytes())["created"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # nothing that works is in use
+    if (now := str(manifest.get("created"))) < before:
+        message = f"the bundle was made on {now!a}, and {current}, which is in use, on {before!a}"
+        raise InstallError(message, "install the newer one, or add --allow-older if its maker told you to go back", REFUSED)
+
+
+def install(bundle: Path, key_path: Path, root: Path, today: str, *, allow_older: bool = False) -> None:
     """The whole installation; what an earlier one left unfinished is removed first.
 
     Raises:
@@ -369,6 +389,8 @@ def install(bundle: Path, key_path: Path, root: Path, today: str) -> None:
     manifest, digest = verified_manifest(bundle, read_key(key_path), today)
     identity = f"{manifest['name']}-{manifest['version']}-{digest[:12]}"
     with only_one(root):
+        if not allow_older:
+            refuse_older(manifest, root)
         versions = root / "versions"
         versions.mkdir(parents=True, exist_ok=True)
         for path in versions.glob(".part-*"):
@@ -439,6 +461,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--key", type=Path, help="the maker's public-key.json, got by another way than the bundle")
     parser.add_argument("--root", type=Path, default=Path.home() / "edge-latup", help="where to install; %(default)s unless given")
     parser.add_argument("--rollback", action="store_true", help="go back to the version before")
+    parser.add_argument("--allow-older", action="store_true", help="install a bundle that was made before the one in use")
     asked = parser.parse_args(arguments)
     root = asked.root.absolute()
     try:
@@ -449,7 +472,8 @@ def main(arguments: Sequence[str]) -> int:
                 "no public key is given, so nothing can be trusted", "add --key public-key.json, as its maker gave it to you"
             )
         else:
-            install(asked.bundle.absolute(), asked.key, root, time.strftime("%Y-%m-%d", time.gmtime()))
+            today = time.strftime("%Y-%m-%d", time.gmtime())
+            install(asked.bundle.absolute(), asked.key, root, today, allow_older=asked.allow_older)
     except (InstallError, OSError) as error:
         return _tell(error, root)
     return OK

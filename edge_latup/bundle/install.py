@@ -35,6 +35,8 @@ VERIFY_FIRST: Final = "do not install it; copy the bundle again, and report it i
 KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH")
 START: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.cli.installed import main; sys.exit(main(sys.argv[1:]))"
 """Run with -I -S: nothing of the system's or the user's packages, and no variable of the environment, is seen."""
+APP, PROGRAM = "app", "edge-latup"
+"""Folder of a bundle that brings its own Python, and the program in it, which takes the same words."""
 
 Point = tuple[int, int, int, int]
 
@@ -308,16 +310,20 @@ def self_test(version: Path, root: Path) -> None:
     Raises:
         InstallError: it did not pass.
     """
-    command = [sys.executable, "-I", "-S", "-c", START, str(version / "site"), "--root", str(root), "--version", version.name, "self-test"]
+    app = version / "bundle" / APP / PROGRAM
+    start = [str(app)] if app.is_file() else [sys.executable, "-I", "-S", "-c", START, str(version / "site")]
+    command = [*start, "--root", str(root), "--version", version.name, "self-test"]
     if subprocess.run(command, env=clean_environment(root), check=False).returncode:
         message = "the new version did not pass its self-test, so it was not switched to"
         raise InstallError(message, "the version before, if any, stays in use; tell whoever made the bundle what is written above", FAILED)
 
 
 LAUNCHER: Final = """#!/bin/sh
-# Made by install.py. Starts the installed version with the Python it was installed with.
+# Made by install.py. Starts the installed version with its own Python, or the one it was installed with.
 root=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
 version=$(cat "$root/current") || {{ echo "error: no version is installed in $root" >&2; exit 2; }}
+app=$root/versions/$version/bundle/app/edge-latup
+if [ -f "$app" ]; then exec "$app" --root "$root" --version "$version" {verb} "$@"; fi
 python=$(cat "$root/versions/$version/python") || exit 1
 exec "$python" -I -S -c '{start}' "$root/versions/$version/site" --root "$root" --version "$version" {verb} "$@"
 """
@@ -416,9 +422,10 @@ def _put(bundle: Path, manifest: dict[str, Any], digest: str, version: Path, roo
     try:
         say(f"copying {sum(file['size'] for file in manifest['files']) / 1e6:.0f} MB, checking every file")
         copy_verified(bundle, manifest, part / "bundle")
-        say("installing the wheels")
-        install_wheels(part, root)
-        write_atomically(part / "python", f"{sys.executable}\n")
+        if not (part / "bundle" / APP / PROGRAM).is_file():
+            say("installing the wheels")
+            install_wheels(part, root)
+            write_atomically(part / "python", f"{sys.executable}\n")
         write_atomically(part / "installed.json", json.dumps({"manifest_sha256": digest}) + "\n")
         if hasattr(os, "sync"):
             os.sync()

@@ -62,14 +62,16 @@ package.command()(build)
 @package.command()
 def installer(
     out: Annotated[Path | None, typer.Option(help="File to write; printed unless given. Nothing is overwritten.")] = None,
+    standalone: Annotated[bool, typer.Option("--standalone", help="The shell script for bundles with their own Python instead.")] = False,
 ) -> None:
     """The installer on its own, for an IT department to keep beside the public key: one Python file that needs no package."""
     import hashlib
 
     from edge_latup.bundle.documents import installer as text_of_installer
+    from edge_latup.bundle.standalone import INSTALL_SH
     from edge_latup.records import write_text
 
-    text = text_of_installer()
+    text = INSTALL_SH if standalone else text_of_installer()
     if out is not None:
         if out.exists():
             raise InputError(f"{out} exists", "choose another --out")

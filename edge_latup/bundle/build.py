@@ -35,7 +35,8 @@ from edge_latup.runtimes.base import SessionOptions
 EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {"openvino": ("core",), "onnxruntime": ("core", "onnxruntime")}
 """Extras of edge-latup that a runtime needs on the target; core has what segmenting itself needs."""
 ROLES: Final[tuple[tuple[str, Role], ...]] = (
-    (f"{APP}/", "runtime"), ("artifacts/", "artifact"), ("golden/", "golden-case"), ("licences/", "licence"), ("install", "installer"), (SBOM, "sbom"),
+    (f"{APP}/", "runtime"), ("artifacts/", "artifact"), ("golden/", "golden-case"),
+    ("licences/", "licence"), ("install", "installer"), (SBOM, "sbom"),
     ("MODEL-CARD.md", "model-card"), ("CHANGES.json", "change-record"), ("README.md", "document"),
 )  # fmt: skip
 Progress = Callable[[str], None]

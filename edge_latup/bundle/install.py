@@ -320,7 +320,7 @@ def self_test(version: Path, root: Path) -> None:
 
 LAUNCHER: Final = """#!/bin/sh
 # Made by install.py. Starts the installed version with its own Python, or the one it was installed with.
-root=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 version=$(cat "$root/current") || {{ echo "error: no version is installed in $root" >&2; exit 2; }}
 app=$root/versions/$version/bundle/app/edge-latup
 if [ -f "$app" ]; then exec "$app" --root "$root" --version "$version" {verb} "$@"; fi

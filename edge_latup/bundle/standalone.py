@@ -35,9 +35,9 @@ sys.exit(main(sys.argv[1:]))
 LAST_LINES: Final = 8
 
 INSTALL_SH: Final = """#!/bin/sh
-# Installs a bundle that brings its own Python. Nothing of the bundle's program is run before OpenSSL said that its list of files is signed
-# by the key, and sha256sum that each file of the program is as listed; what runs then is the copy that was hashed. The program itself
-# verifies everything else before it installs.
+# Installs a bundle that brings its own Python. Nothing of the bundle's program is run before OpenSSL said that its list of files is
+# signed by the key, and sha256sum that each file of the program is as listed; what runs then is the copy that was hashed. The program
+# itself verifies everything else before it installs.
 #     install.sh [BUNDLE] --key public-key.json [--root FOLDER] [--allow-older]
 #     install.sh --rollback [--root FOLDER]
 set -eu
@@ -105,15 +105,16 @@ signature=$(sed -n 's/^  "signature": "\\([0-9a-f]\\{128\\}\\)"$/\\1/p' "$work/m
 [ ${#signature} = 128 ] || refuse 'manifest.sig holds no signature'
 unhex "302a300506032b6570032100$public" >"$work/key"  # RFC 8410: what goes before a raw Ed25519 key
 unhex "$signature" >"$work/signature"
-openssl pkeyutl -verify -pubin -keyform DER -inkey "$work/key" -rawin -in "$work/manifest.json" -sigfile "$work/signature" >/dev/null 2>&1 \\
-    || refuse 'manifest.json does not carry a valid signature of this key'
+openssl pkeyutl -verify -pubin -keyform DER -inkey "$work/key" -rawin -in "$work/manifest.json" -sigfile "$work/signature" \\
+    >/dev/null 2>&1 || refuse 'manifest.json does not carry a valid signature of this key'
 
 # The signed bytes are canonical JSON: a field a line, "path" before "sha256".
 awk '/^      "path": "/ { path = substr($0, 16, length($0) - 17) }
     /^      "sha256": "/ && path ~ /^app\\// { print substr($0, 18, 64) "  " path }' "$work/manifest.json" >"$work/listed"
 [ -s "$work/listed" ] || fail 2 'this bundle brings no program of its own' 'use the install.py of the bundle, with Python'
 [ ! -L "$bundle/app" ] || refuse 'app is a link'
-cp -RP "$bundle/app" "$work/app" 2>"$work/said" || fail 2 "$(head -n 1 "$work/said")" 'free space or choose another --root, then run it again'
+cp -RP "$bundle/app" "$work/app" 2>"$work/said" \\
+    || fail 2 "$(head -n 1 "$work/said")" 'free space or choose another --root, then run it again'
 cd "$work"
 odd=$(find app ! -type f ! -type d | head -n 1)
 [ -z "$odd" ] || refuse "$odd is a link or a special file"
@@ -207,7 +208,9 @@ def _freeze(interpreter: Path, packages: Sequence[str], work: Path) -> None:
 
 
 def _run(command: Sequence[str], **more: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **more})
+    # PYTHONPATH would show pip and PyInstaller packages that are not in the lock.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**kept, **more})
     if done.returncode:
         said = "\n".join(done.stderr.strip().splitlines()[-LAST_LINES:])
         raise MissingDependencyError(f"the program could not be frozen: {said}", "mend what it says, or leave --standalone out")

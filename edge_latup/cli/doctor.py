@@ -21,7 +21,8 @@ def doctor(
     if bundle is not None:
         from edge_latup.cli.installed import show_status
 
-        return show_status(bundle)
+        show_status(bundle)
+        return
     from edge_latup.targets.diagnosis import diagnose
 
     report = diagnose()

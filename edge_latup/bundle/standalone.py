@@ -76,7 +76,8 @@ if [ -n "$rollback" ]; then
 fi
 [ -f "$key" ] || fail 2 'no public key is given, so nothing can be trusted' 'add --key public-key.json, as its maker gave it to you'
 for tool in openssl sha256sum awk sed find sort cmp head mktemp; do
-    command -v "$tool" >/dev/null || fail 2 "$tool is missing, so the bundle cannot be verified" "install $tool, or use a bundle with wheels"
+    command -v "$tool" >/dev/null || fail 2 "$tool is missing, so nothing can be verified" \\
+        "install $tool, or take a bundle with wheels"
 done
 openssl pkeyutl -help 2>&1 | grep -q -e '-rawin' || fail 2 'this OpenSSL knows no Ed25519 signatures' 'install OpenSSL 3 or newer'
 

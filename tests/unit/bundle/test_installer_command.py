@@ -10,6 +10,7 @@ from pathlib import Path
 from command import Command
 
 from edge_latup.bundle import install
+from edge_latup.bundle.standalone import INSTALL_SH
 
 SOURCE = Path(str(install.__file__)).read_bytes()
 
@@ -25,6 +26,11 @@ def test_it_is_written_as_bundles_bring_it_and_runs_alone(cli: Command, tmp_path
 
 def test_it_is_printed_as_it_is(cli: Command) -> None:
     assert cli("package", "installer").out.encode() == SOURCE
+
+
+def test_the_shell_script_is_written_too(cli: Command, tmp_path: Path) -> None:
+    assert cli("package", "installer", "--standalone", "--out", tmp_path / "install.sh").code == 0
+    assert (tmp_path / "install.sh").read_text(encoding="utf-8") == INSTALL_SH
 
 
 def test_nothing_is_overwritten(cli: Command, tmp_path: Path) -> None:

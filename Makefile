@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd tensorrt-bindings
+.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,15 @@ sshd:  ## Install OpenSSH's server, which the tests of bench --host start on loo
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openssh-server openssh-client; \
 	else \
 		echo "no sshd, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install openssh-server" >&2; exit 1; \
+	fi
+
+shellcheck:  ## Install ShellCheck, with which the tests lint the scripts of bundles (Debian and Ubuntu, as root)
+	@if command -v shellcheck; then \
+		echo "shellcheck is here: nothing to install"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends shellcheck; \
+	else \
+		echo "no shellcheck, and it can be installed only by root on Debian or Ubuntu: sudo apt-get install shellcheck" >&2; exit 1; \
 	fi
 
 tensorrt-bindings: $(VENV)/.dev $(VENV)/.installed  ## Fetch NVIDIA's Python bindings (30 MB), which the TensorRT contract test imports

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
 
@@ -240,3 +241,11 @@ def watched(bundle: Path) -> Iterator[Deeds]:
 
 
 _installed: list[Any] = []
+
+
+def installed_whole() -> bool:
+    """Whether edge-latup is installed as a wheel, of which bundles are made."""
+    try:
+        return any(str(path) == "edge_latup/__init__.py" for path in distribution("edge-latup").files or ())
+    except PackageNotFoundError:
+        return False

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from edge_latup.artifact import Artifact, open_artifact
 from edge_latup.bundle.canonical import from_canonical
-from edge_latup.bundle.documents import change_record, model_card, readme, write_installers
+from edge_latup.bundle.documents import INSTALL_SH, change_record, model_card, readme, write_installers
 from edge_latup.bundle.golden import FOLDER, Expectation, Limits, computed, tolerance_of, write_golden, write_golden_case
+from edge_latup.bundle.install import APP
 from edge_latup.bundle.keys import SigningKey
 from edge_latup.bundle.manifest import MANIFEST_NAME, BundledArtifact, BundleFile, BundleManifest, Role
 from edge_latup.bundle.own_wheel import build_own_wheel
@@ -22,20 +23,24 @@ from edge_latup.bundle.platforms import PLATFORMS, PlatformName
 from edge_latup.bundle.sbom import NAME as SBOM
 from edge_latup.bundle.sbom import write_licences, write_sbom
 from edge_latup.bundle.sign import files_in, sign_bundle
+from edge_latup.bundle.standalone import INSTALL_SH as INSTALL_APP
+from edge_latup.bundle.standalone import build_app, check_standalone, write_python_licence
 from edge_latup.bundle.wheelhouse import Locked, lock_text, resolve
 from edge_latup.errors import InputError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import write_record, write_text
-from edge_latup.runtimes import choose_runtime, open_session
+from edge_latup.runtimes import choose_runtime, open_session, preferred_on
 from edge_latup.runtimes.base import SessionOptions
 
 EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {"openvino": ("core",), "onnxruntime": ("core", "onnxruntime")}
 """Extras of edge-latup that a runtime needs on the target; core has what segmenting itself needs."""
 ROLES: Final[tuple[tuple[str, Role], ...]] = (
-    ("artifacts/", "artifact"), ("golden/", "golden-case"), ("licences/", "licence"), ("install", "installer"), (SBOM, "sbom"),
+    (f"{APP}/", "runtime"), ("artifacts/", "artifact"), ("golden/", "golden-case"),
+    ("licences/", "licence"), ("install", "installer"), (SBOM, "sbom"),
     ("MODEL-CARD.md", "model-card"), ("CHANGES.json", "change-record"), ("README.md", "document"),
 )  # fmt: skip
 Progress = Callable[[str], None]
+Wheels = dict[str, tuple[Locked, Path]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,8 @@ class Plan:
     wheels: Path | None = None
     """Folder that keeps downloaded wheels from bundle to bundle; a temporary one unless given."""
     threads: int = 0
+    standalone: bool = False
+    """Bring a program with its own Python instead of wheels; `pythons` is then not used."""
 
 
 def build_bundle(plan: Plan, key: SigningKey, out: Path, progress: Progress = lambda _: None) -> BundleManifest:
@@ -75,6 +82,8 @@ def build_bundle(plan: Plan, key: SigningKey, out: Path, progress: Progress = la
         raise InputError(f"{out} exists", "choose another --out")
     opened = tuple(open_artifact(path) for path in plan.artifacts)
     _check(plan, opened)
+    if plan.standalone:
+        check_standalone(plan.platform)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
@@ -91,31 +100,40 @@ def _check(plan: Plan, opened: Sequence[Artifact]) -> None:
     if not names or len(set(names)) < len(names):
         raise InputError(f"the artifacts' folders are called {', '.join(names) or 'nothing'}", "give each artifact a name of its own")
     for artifact in opened:
-        if artifact.manifest.runtimes[0] not in EXTRAS:
+        if (runtime := _runtime_there(plan, artifact)) not in EXTRAS:
             hint = f"package artifacts for {' or '.join(EXTRAS)}"
-            raise InputError(f"{artifact.folder} is for {artifact.manifest.runtimes[0]}, which no wheelhouse can bring", hint)
+            raise InputError(f"{artifact.folder} is for {runtime}, which no wheelhouse can bring", hint)
     specs = {artifact.manifest.spec.model_dump_json() for artifact in opened}
     if len(specs) > 1:
         raise InputError("the artifacts have different model specs, so one cannot stand in for the other", "package them apart")
+
+
+def _runtime_there(plan: Plan, artifact: Artifact) -> RuntimeName:
+    """What will execute it on the target, which may prefer another runtime than this machine."""
+    return preferred_on(PLATFORMS[plan.platform].markers["platform_machine"], artifact)
 
 
 def _fill(plan: Plan, opened: Sequence[Artifact], key: SigningKey, part: Path, progress: Progress) -> BundleManifest:
     bundled = [_copy(artifact, part) for artifact in opened]
     progress("computing what the golden case must give")
     _golden(plan, [open_artifact(part / one.folder) for one in bundled], bundled, part)
-    wheels = _wheelhouse(plan, opened, part, progress)
-    write_licences(part / "licences", (path for _, path in wheels.values()))
-    write_sbom(part / SBOM, plan.name, plan.version, plan.created, wheels, opened)
-    write_installers(part)
+    with tempfile.TemporaryDirectory(prefix="edge-latup-wheels-") as temporary:
+        store = (plan.wheels or Path(temporary)) / plan.platform
+        wheels = (_app if plan.standalone else _wheelhouse)(plan, opened, part, store, progress)
+        write_licences(part / "licences", (path for _, path in wheels.values()))
+        write_sbom(part / SBOM, plan.name, plan.version, plan.created, wheels, opened)
+    write_installers(part, INSTALL_APP if plan.standalone else INSTALL_SH)
     write_text(model_card(opened), part / "MODEL-CARD.md")
     label, spec = f"{plan.name} {plan.version}", opened[0].manifest.spec
-    text = readme(label, plan.target, plan.created, key.public.key_id, plan.platform, plan.pythons, spec.modalities)
+    text = readme(
+        label, plan.target, plan.created, key.public.key_id, plan.platform, () if plan.standalone else plan.pythons, spec.modalities
+    )
     write_text(text, part / "README.md")
     previous = _changes(plan, bundled, part)
     progress("listing and signing")
     manifest = BundleManifest(
         name=plan.name, version=plan.version, created=plan.created, expires=plan.expires, key_id=key.public.key_id, target=plan.target,
-        pythons=plan.pythons, artifacts=tuple(bundled), previous=previous, files=files_in(part, role_of),
+        pythons=() if plan.standalone else plan.pythons, artifacts=tuple(bundled), previous=previous, files=files_in(part, role_of),
     )  # fmt: skip
     sign_bundle(part, manifest, key)
     return manifest
@@ -142,7 +160,7 @@ def _golden(plan: Plan, opened: Sequence[Artifact], bundled: Sequence[BundledArt
     folder.mkdir()
     files, expectations = write_golden_case(folder), []
     for artifact, one in zip(opened, bundled, strict=True):
-        runtime, name = choose_runtime(artifact), f"{Path(one.folder).name}.npz"
+        runtime, name = choose_runtime(artifact, _runtime_there(plan, artifact)), f"{Path(one.folder).name}.npz"
         with open_session(artifact, runtime, SessionOptions(threads=plan.threads)) as session:
             computed(session, files, artifact.manifest.spec).write(folder / name)
         limits = plan.limits if one is bundled[0] else Limits()
@@ -153,24 +171,38 @@ def _golden(plan: Plan, opened: Sequence[Artifact], bundled: Sequence[BundledArt
     write_golden(folder, expectations)
 
 
-def _wheelhouse(plan: Plan, opened: Sequence[Artifact], part: Path, progress: Progress) -> dict[str, tuple[Locked, Path]]:
+def _extras(plan: Plan, opened: Sequence[Artifact]) -> set[str]:
+    return {extra for artifact in opened for extra in EXTRAS[_runtime_there(plan, artifact)]}
+
+
+def _wheelhouse(plan: Plan, opened: Sequence[Artifact], part: Path, store: Path, progress: Progress) -> Wheels:
     """Wheels and a lock for each Python; the lock and the file of each, by file name."""
     folder = part / "wheels"
     folder.mkdir()
-    own = build_own_wheel(folder)
-    extras = {extra for artifact in opened for extra in EXTRAS[artifact.manifest.runtimes[0]]}
-    found: dict[str, tuple[Locked, Path]] = {}
-    with tempfile.TemporaryDirectory(prefix="edge-latup-wheels-") as temporary:
-        store = plan.wheels or Path(temporary)
-        for python in plan.pythons:
-            progress(f"wheels for {plan.platform}, Python {python}")
-            locked = resolve(own, extras, PLATFORMS[plan.platform], python, store / plan.platform)
-            for one in locked:
-                if not (folder / one.file).exists():
-                    shutil.copyfile(store / plan.platform / one.file, folder / one.file)
-                found.setdefault(one.file, (one, folder / one.file))
-            write_text(lock_text(locked), folder / f"lock-{python}.txt")
+    own, found = build_own_wheel(folder), Wheels()
+    for python in plan.pythons:
+        progress(f"wheels for {plan.platform}, Python {python}")
+        locked = resolve(own, _extras(plan, opened), PLATFORMS[plan.platform], python, store)
+        for one in locked:
+            if not (folder / one.file).exists():
+                shutil.copyfile(store / one.file, folder / one.file)
+            found.setdefault(one.file, (one, folder / one.file))
+        write_text(lock_text(locked), folder / f"lock-{python}.txt")
     return found
+
+
+def _app(plan: Plan, opened: Sequence[Artifact], part: Path, store: Path, progress: Progress) -> Wheels:
+    """The program without Python, and what was frozen into it."""
+    progress("freezing the program (minutes)")
+    own = build_own_wheel(_made(store / "own"))
+    locked = build_app(own, _extras(plan, opened), plan.platform, store, part)
+    write_python_licence(part / "licences")
+    return {one.file: (one, own if one.file == own.name else store / one.file) for one in locked}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _changes(plan: Plan, bundled: Sequence[BundledArtifact], part: Path) -> str | None:

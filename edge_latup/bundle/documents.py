@@ -45,12 +45,13 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
 
 - What is in it: `manifest.json` lists every file with its SHA-256 and is signed (`manifest.sig`, Ed25519).
   `sbom.cdx.json` (CycloneDX 1.6) lists every package; `licences/` holds their licences.
-- What it needs: {platform}, CPython {pythons}, about 1 GB of disk while it installs, no network, no administrator, no container.
+- What it needs: {platform}, {needs}, about 1 GB of disk while it installs, no network, no administrator, no container.
 - What it touches: the folder it is installed into (`--root`, default `~/edge-latup`) and nothing else. It opens no network connection.
 - Verify before anything else, with an edge-latup or an `install.py` that did not come with this bundle:
   `edge-latup verify BUNDLE --key public-key.json`. The key must reach you by another way than the bundle.
 - Install: `./install.sh --key public-key.json` (Windows: `install.ps1`). It verifies, copies, installs the wheels offline, runs the golden
   case on this machine, and only then switches to the new version. Interrupted at any point, run it again.
+- A bundle made before the one in use is refused unless you add `--allow-older`.
 - Go back: `python3 install.py --rollback`. Remove: delete the folder.
 
 ## For the operator
@@ -103,13 +104,17 @@ def change_record(
     )  # fmt: skip
 
 
-def write_installers(folder: Path) -> None:
-    """install.py, install.sh and install.ps1."""
+def installer() -> str:
+    """Text of install.py, which needs only Python's standard library."""
     from importlib import resources
 
-    text = (resources.files("edge_latup.bundle") / "install.py").read_text(encoding="utf-8")
-    write_text(text, folder / "install.py")
-    write_text(INSTALL_SH, folder / "install.sh")
+    return (resources.files("edge_latup.bundle") / "install.py").read_text(encoding="utf-8")
+
+
+def write_installers(folder: Path, shell: str = INSTALL_SH) -> None:
+    """install.py, install.sh and install.ps1; `shell` is the text of install.sh."""
+    write_text(installer(), folder / "install.py")
+    write_text(shell, folder / "install.sh")
     (folder / "install.sh").chmod(0o755)
     with (folder / "install.ps1").open("w", encoding="ascii", newline="\r\n") as file:
         file.write(INSTALL_PS1)
@@ -152,7 +157,8 @@ def _artifact_card(artifact: Artifact) -> list[str]:
 
 def readme(label: str, target: str, created: object, key_id: str, platform: str, pythons: Sequence[str], modalities: Sequence[str]) -> str:
     """README.md."""
+    needs = f"CPython {', '.join(pythons)}" if pythons else "no Python (to install: OpenSSL 3, sha256sum and a POSIX shell)"
     return README.format(
-        label=label, target=target, created=created, key_id=key_id, platform=platform, pythons=", ".join(pythons),
+        label=label, target=target, created=created, key_id=key_id, platform=platform, needs=needs,
         modalities=", ".join(modalities),
     )  # fmt: skip

@@ -6,6 +6,8 @@ the public key. It touches nothing outside the folder it installs into (--root) 
     python3 install.py BUNDLE --key public-key.json [--root FOLDER]     install, or continue an installation that was cut
     python3 install.py --rollback [--root FOLDER]                       go back to the version before
 
+A bundle that was made on an earlier day than the one in use is refused, however well it is signed, unless --allow-older is given.
+
 Layout of --root: versions/ID/ (bundle/, site/, installed.json), current and previous (files that hold an ID), state/, segment, edge-latup.
 The switch is one rename of `current`, made only after the new version passed its self-test.
 """
@@ -33,6 +35,8 @@ VERIFY_FIRST: Final = "do not install it; copy the bundle again, and report it i
 KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH")
 START: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.cli.installed import main; sys.exit(main(sys.argv[1:]))"
 """Run with -I -S: nothing of the system's or the user's packages, and no variable of the environment, is seen."""
+APP, PROGRAM = "app", "edge-latup"
+"""Folder of a bundle that brings its own Python, and the program in it, which takes the same words."""
 
 Point = tuple[int, int, int, int]
 
@@ -306,16 +310,20 @@ def self_test(version: Path, root: Path) -> None:
     Raises:
         InstallError: it did not pass.
     """
-    command = [sys.executable, "-I", "-S", "-c", START, str(version / "site"), "--root", str(root), "--version", version.name, "self-test"]
+    app = version / "bundle" / APP / PROGRAM
+    start = [str(app)] if app.is_file() else [sys.executable, "-I", "-S", "-c", START, str(version / "site")]
+    command = [*start, "--root", str(root), "--version", version.name, "self-test"]
     if subprocess.run(command, env=clean_environment(root), check=False).returncode:
         message = "the new version did not pass its self-test, so it was not switched to"
         raise InstallError(message, "the version before, if any, stays in use; tell whoever made the bundle what is written above", FAILED)
 
 
 LAUNCHER: Final = """#!/bin/sh
-# Made by install.py. Starts the installed version with the Python it was installed with.
-root=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
+# Made by install.py. Starts the installed version with its own Python, or the one it was installed with.
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 version=$(cat "$root/current") || {{ echo "error: no version is installed in $root" >&2; exit 2; }}
+app=$root/versions/$version/bundle/app/edge-latup
+if [ -f "$app" ]; then exec "$app" --root "$root" --version "$version" {verb} "$@"; fi
 python=$(cat "$root/versions/$version/python") || exit 1
 exec "$python" -I -S -c '{start}' "$root/versions/$version/site" --root "$root" --version "$version" {verb} "$@"
 """
@@ -359,7 +367,25 @@ def only_one(root: Path) -> IO[str]:
     return file
 
 
-def install(bundle: Path, key_path: Path, root: Path, today: str) -> None:
+def refuse_older(manifest: dict[str, Any], root: Path) -> None:
+    """Keep anyone from bringing back a fault that was mended: a signature has no end by itself. Bundles of one day have no order.
+
+    Raises:
+        InstallError: the version in use was made on a later day.
+    """
+    current = read_small(root / "current")
+    if current is None:
+        return
+    try:
+        before = str(json.loads((root / "versions" / current / "bundle" / MANIFEST).read_bytes())["created"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # nothing that works is in use
+    if (now := str(manifest.get("created"))) < before:
+        message = f"the bundle was made on {now!a}, and {current}, which is in use, on {before!a}"
+        raise InstallError(message, "install the newer one, or add --allow-older if its maker told you to go back", REFUSED)
+
+
+def install(bundle: Path, key_path: Path, root: Path, today: str, *, allow_older: bool = False) -> None:
     """The whole installation; what an earlier one left unfinished is removed first.
 
     Raises:
@@ -369,6 +395,8 @@ def install(bundle: Path, key_path: Path, root: Path, today: str) -> None:
     manifest, digest = verified_manifest(bundle, read_key(key_path), today)
     identity = f"{manifest['name']}-{manifest['version']}-{digest[:12]}"
     with only_one(root):
+        if not allow_older:
+            refuse_older(manifest, root)
         versions = root / "versions"
         versions.mkdir(parents=True, exist_ok=True)
         for path in versions.glob(".part-*"):
@@ -394,9 +422,10 @@ def _put(bundle: Path, manifest: dict[str, Any], digest: str, version: Path, roo
     try:
         say(f"copying {sum(file['size'] for file in manifest['files']) / 1e6:.0f} MB, checking every file")
         copy_verified(bundle, manifest, part / "bundle")
-        say("installing the wheels")
-        install_wheels(part, root)
-        write_atomically(part / "python", f"{sys.executable}\n")
+        if not (part / "bundle" / APP / PROGRAM).is_file():
+            say("installing the wheels")
+            install_wheels(part, root)
+            write_atomically(part / "python", f"{sys.executable}\n")
         write_atomically(part / "installed.json", json.dumps({"manifest_sha256": digest}) + "\n")
         if hasattr(os, "sync"):
             os.sync()
@@ -439,6 +468,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--key", type=Path, help="the maker's public-key.json, got by another way than the bundle")
     parser.add_argument("--root", type=Path, default=Path.home() / "edge-latup", help="where to install; %(default)s unless given")
     parser.add_argument("--rollback", action="store_true", help="go back to the version before")
+    parser.add_argument("--allow-older", action="store_true", help="install a bundle that was made before the one in use")
     asked = parser.parse_args(arguments)
     root = asked.root.absolute()
     try:
@@ -449,7 +479,8 @@ def main(arguments: Sequence[str]) -> int:
                 "no public key is given, so nothing can be trusted", "add --key public-key.json, as its maker gave it to you"
             )
         else:
-            install(asked.bundle.absolute(), asked.key, root, time.strftime("%Y-%m-%d", time.gmtime()))
+            today = time.strftime("%Y-%m-%d", time.gmtime())
+            install(asked.bundle.absolute(), asked.key, root, today, allow_older=asked.allow_older)
     except (InstallError, OSError) as error:
         return _tell(error, root)
     return OK

@@ -78,15 +78,23 @@ class Installation:
             ) from error
         return result
 
-    def outdated(self, *, now: datetime | None = None) -> str | None:
-        """Why the stored self-test no longer holds, in words; None where it does."""
+    def outdated(self, *, now: datetime | None = None, own_packages: bool = True) -> str | None:
+        """Why the stored self-test no longer holds, in words; None where it does.
+
+        Args:
+            now: in UTC.
+            own_packages: whether this process uses the installation's Python and packages, so that they can be compared too.
+        """
         try:
             stored = read_record(SelfTest, self.record)
         except SpecError:
             return "no self-test is stored"
         if stored.bundle != self.digest:
             return "the stored self-test is of another bundle"
-        if changes := stored.fingerprint.changes(fingerprint()):
+        current = fingerprint()
+        if not own_packages:
+            current = current.model_copy(update={"python": stored.fingerprint.python, "packages": stored.fingerprint.packages})
+        if changes := stored.fingerprint.changes(current):
             return "; ".join(changes)
         age = (now or datetime.now(timezone.utc)) - stored.finished
         if not timedelta(0) <= age <= MAX_AGE:
@@ -114,6 +122,50 @@ class Installation:
             SpecError: there is none.
         """
         return read_record(SelfTest, self.record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What `edge-latup doctor --bundle` shows of an installation."""
+
+    version: str
+    previous: str | None
+    """The version that `install.py --rollback` goes back to."""
+    outdated: str | None
+    """Why the self-test is run again before the next segmentation; None where it holds."""
+    result: SelfTest | None
+    """The latest self-test; None where none is stored."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the launcher segments as things stand."""
+        return self.outdated is None and self.result is not None and self.result.chosen is not None
+
+
+def status_of(root: Path) -> Status:
+    """The version in use in the folder that install.py made, and its self-test; nothing is run.
+
+    Asked by another edge-latup than the installed one, it compares the machine only, not the packages.
+
+    Raises:
+        InputError: no bundle is installed there.
+    """
+    version = _named_in(root / "current")
+    if version is None:
+        raise InputError(f"no bundle is installed in {root}", "give the folder that install.py was told as --root")
+    here = Installation(root=root.absolute(), version=version)
+    result = here.stored() if here.digest and here.record.is_file() else None
+    outdated = here.outdated(own_packages=Path(__file__).is_relative_to(here.bundle.parent))
+    return Status(version=version, previous=_named_in(root / "previous"), outdated=outdated, result=result)
+
+
+def _named_in(path: Path) -> str | None:
+    """The version that a small file names; a name is no path."""
+    try:
+        name = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return name if name and Path(name).name == name else None
 
 
 @contextmanager

@@ -180,11 +180,16 @@ def _locked(name: str, state: _State) -> Locked:
     return Locked(name=name, version=version, file=path.name, sha256=digest, requires=tuple(sorted(state.requires.get(name, ()))))
 
 
-def _pip(platform: WheelPlatform, python: str) -> Fetch:
-    """Pip's download, for wheels of one platform and Python; nothing is built, and no dependency is followed."""
+def pip_target(platform: WheelPlatform, python: str) -> list[str]:
+    """Options with which pip downloads, or installs into a folder, wheels of another platform and Python; nothing is built."""
     abi = f"cp{python.replace('.', '')}"
-    options = ["--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python]
-    options += [f"--abi={tag}" for tag in (abi, "abi3", "none")] + [f"--platform={tag}" for tag in (*platform.tags, "any")]
+    options = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
+    return options + [f"--abi={tag}" for tag in (abi, "abi3", "none")] + [f"--platform={tag}" for tag in (*platform.tags, "any")]
+
+
+def _pip(platform: WheelPlatform, python: str) -> Fetch:
+    """Pip's download, for wheels of one platform and Python; no dependency is followed."""
+    options = ["--no-deps", *pip_target(platform, python)]
 
     def fetch(requirements: Sequence[str], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

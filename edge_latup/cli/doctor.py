@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +13,16 @@ from edge_latup.cli.output import output
 
 def doctor(
     rates: Annotated[bool, typer.Option("--rates", help="Also measure what a convolution reaches in each precision.")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder that a bundle was installed into: show its version and self-test instead.")
+    ] = None,
 ) -> None:
     """Say what this machine and installation can do, and how to add what is missing."""
+    if bundle is not None:
+        from edge_latup.cli.installed import show_status
+
+        show_status(bundle)
+        return
     from edge_latup.targets.diagnosis import diagnose
 
     report = diagnose()

@@ -45,13 +45,38 @@ def _verb(verb: str, here: Installation, rest: Sequence[str]) -> int:
     return _segment(here, list(rest))
 
 
+def show_status(root: Path) -> None:
+    """`edge-latup doctor --bundle ROOT`.
+
+    Raises:
+        InputError: no bundle is installed there.
+        VerificationError: the launcher would not segment: no artifact passed the latest self-test.
+    """
+    from edge_latup.bundle.installed import status_of
+
+    found = status_of(root)
+    state = "the self-test holds" if found.ready else f"self-test before the next segmentation: {found.outdated or 'it failed'}"
+    output.line(f"{found.version} in {root}: {state}")
+    output.line(f"version before: {found.previous or 'none'}")
+    if found.result is not None:
+        _show(found.result)
+    data = {"version": found.version, "previous": found.previous, "outdated": found.outdated, "ready": found.ready}
+    output.result(data | {"self_test": found.result.model_dump(mode="json") if found.result else None})
+    if found.result is not None and found.result.chosen is None:
+        raise VerificationError("no artifact passed the latest self-test, so nothing is segmented", "ask who made the bundle")
+
+
 def _told(result: SelfTest) -> int:
+    _show(result)
+    output.result(result.model_dump(mode="json"), f"self-test of {result.finished:%Y-%m-%d %H:%M} UTC: {result.chosen or 'nothing'} passed")
+    return 0 if result.chosen else VerificationError.exit_code
+
+
+def _show(result: SelfTest) -> None:
     for test in result.artifacts:
         rows = [("passed" if check.passed else "FAILED", check.name, check.found) for check in test.checks]
         latency = f", {test.latency_ms:,.0f} ms" if test.latency_ms is not None else ""
         output.table(f"{test.artifact} on {test.runtime or 'no runtime'}{latency}", ("", "check", "found"), rows, left=3)
-    output.result(result.model_dump(mode="json"), f"self-test of {result.finished:%Y-%m-%d %H:%M} UTC: {result.chosen or 'nothing'} passed")
-    return 0 if result.chosen else VerificationError.exit_code
 
 
 def _segment(here: Installation, rest: list[str]) -> int:

@@ -57,3 +57,25 @@ def _passphrase(path: Path | None) -> bytes:
 
 
 package.command()(build)
+
+
+@package.command()
+def installer(
+    out: Annotated[Path | None, typer.Option(help="File to write; printed unless given. Nothing is overwritten.")] = None,
+    standalone: Annotated[bool, typer.Option("--standalone", help="The shell script for bundles with their own Python instead.")] = False,
+) -> None:
+    """The installer on its own, for an IT department to keep beside the public key: one Python file that needs no package."""
+    import hashlib
+
+    from edge_latup.bundle.documents import installer as text_of_installer
+    from edge_latup.bundle.standalone import INSTALL_SH
+    from edge_latup.records import write_text
+
+    text = INSTALL_SH if standalone else text_of_installer()
+    if out is not None:
+        if out.exists():
+            raise InputError(f"{out} exists", "choose another --out")
+        write_text(text, out)
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    human = text.rstrip("\n") if out is None else f"{out}: SHA-256 {digest}"
+    output.result({"path": None if out is None else str(out), "sha256": digest, **({"text": text} if out is None else {})}, human)

@@ -31,6 +31,9 @@ def build(
     gate: Annotated[Path | None, typer.Option(help="What `edge-latup --json gate RUN` printed, for the change record.")] = None,
     reason: Annotated[str, typer.Option(help="Why the bundle is changed, for the change record.")] = "not stated",
     wheels: Annotated[Path | None, typer.Option(help="Folder that keeps downloaded wheels for the next bundle.")] = None,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="For machines without Python: a program with its own Python, for this machine's platform.")
+    ] = False,
 ) -> None:
     """Put artifacts, wheels, installer, golden case and papers into one signed folder and archive."""
     from edge_latup.bundle.build import Plan, build_bundle, size_by_role
@@ -52,6 +55,7 @@ def build(
         artifacts=tuple(artifacts), name=name, version=version, target=target, platform=chosen, pythons=tuple(python or PYTHONS),
         created=creation_date(), limits=Limits(latency_ms=max_latency_ms, peak_bytes=parse_bytes(max_memory) if max_memory else None),
         expires=expires.date() if expires else None, previous=previous, gate=gate, reason=reason, wheels=wheels,
+        standalone=standalone,
     )  # fmt: skip
     manifest = build_bundle(plan, signing, out, output.note)
     archives = [out.with_name(f"{out.name}{ending}") for ending in ((".zip",) if chosen.startswith("windows") else (".tar.zst",))]

@@ -55,10 +55,18 @@ def choose_runtime(artifact: Artifact, runtime: RuntimeName | None = None) -> Ru
     return chosen
 
 
-def _preferred(artifact: Artifact) -> RuntimeName | None:
-    """On ARM, ONNX Runtime where an artifact may go there: OpenVINO 2026.4 has only reference kernels for 3-D convolutions there."""
-    arm = platform.machine() in ARM
-    return "onnxruntime" if arm and "onnxruntime" in artifact.manifest.runtimes and onnxruntime.is_available() else None
+def preferred_on(machine: str, artifact: Artifact) -> RuntimeName:
+    """The runtime that is best for `artifact` on a processor such as "x86_64": the first it was made for.
+
+    On ARM, ONNX Runtime where the artifact may go there: OpenVINO 2026.4 has only reference kernels for 3-D convolutions there.
+    """
+    runtimes = artifact.manifest.runtimes
+    return "onnxruntime" if machine in ARM and "onnxruntime" in runtimes else runtimes[0]
+
+
+def _preferred(artifact: Artifact) -> RuntimeName:
+    best = preferred_on(platform.machine(), artifact)
+    return best if RUNTIMES[best].is_available() else artifact.manifest.runtimes[0]
 
 
 def runtime_made_for(artifact: Artifact, runtime: RuntimeName | None = None) -> RuntimeName:

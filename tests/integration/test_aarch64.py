@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from aarch64.arm import ENVIRONMENT, FOLDER, SCRIPT, Arm
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -34,14 +33,7 @@ from edge_latup.segmentation.prepare import crop_input
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).resolve().parent
-SCRIPT, INFER = HERE.parent / "aarch64" / "root.sh", HERE.parent / "aarch64" / "infer.py"
-FOLDER = Path(os.environ.get("EDGE_LATUP_AARCH64") or HERE.parents[1] / ".venv" / "aarch64").resolve()
-ENVIRONMENT = {**os.environ, "AARCH64": str(FOLDER)}
-LONGEST = 900
-"""Seconds after which a command in the root hangs."""
-CANNOT = 3
-"""Exit code of the script where no root is, or can be entered."""
+INFER = Path(__file__).resolve().parents[1] / "aarch64" / "infer.py"
 ROWS = [
     ("fp32", "onnxruntime", 16), ("dynamic-range", "onnxruntime", 16), ("int8-onnxruntime", "onnxruntime", 32),
     ("fp32", "openvino", 16), ("int8-openvino", "openvino", 16),
@@ -59,37 +51,6 @@ LABELS_FLOAT, LABELS_INT8 = 0.999, 0.95
 moves whole rims."""
 ANOTHER_CLASS = 0.02
 """Share of voxels that kernels which round elsewhere may decide otherwise, as in test_int8_threads.py."""
-
-
-class Arm:
-    """The arm64 root, and a folder in it that is `share` here and `inside` there."""
-
-    def __init__(self, share: Path) -> None:
-        self.share = share
-        self.inside = Path("/") / share.relative_to(FOLDER / "root")
-
-    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
-        """Run a command in the root."""
-        words = [SCRIPT, "run", *map(str, command)]
-        return subprocess.run(words, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=LONGEST)
-
-    def told(self, *arguments: object) -> tuple[Any, str]:
-        """What an edge-latup command, which must succeed, prints as JSON, and on stderr."""
-        done = self.run("edge-latup", "--json", *arguments)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout), done.stderr
-
-
-@pytest.fixture(scope="module")
-def arm() -> Iterator[Arm]:
-    arm = Arm(FOLDER / "root" / "srv" / f"test-{os.getpid()}")
-    probe = arm.run("uname", "-m")
-    if probe.returncode == CANNOT:
-        pytest.skip(probe.stderr.strip())
-    assert probe.stdout.strip() == "aarch64", probe.stderr
-    arm.share.mkdir(parents=True)
-    yield arm
-    shutil.rmtree(arm.share)
 
 
 def here(*arguments: object) -> Result:

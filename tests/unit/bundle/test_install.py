@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,37 @@ def test_a_python_that_the_bundle_does_not_serve_is_told(
     python = ".".join(map(str, sys.version_info[:2]))
     assert f"this is Python {python}, and the bundle serves" in capsys.readouterr().err
     assert list((tmp_path / "root" / "versions").iterdir()) == [], "nothing half-installed is left"
+
+
+def in_use(root: Path, bundle: Path) -> None:
+    """Make a bundle the current version, as far as the installer looks."""
+    make_version(root, "now")
+    (root / "versions" / "now" / "bundle").mkdir()
+    (root / "versions" / "now" / "bundle" / "manifest.json").write_bytes((bundle / "manifest.json").read_bytes())
+    install.switch(root, "now")
+
+
+@pytest.mark.parametrize(("days", "refused"), [(-1, True), (0, False), (1, False)])
+def test_an_older_bundle_is_refused_however_well_signed(
+    days: int, refused: bool, key: SigningKey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, public = tmp_path / "root", write_key(tmp_path, key.public)
+    write_bundle(tmp_path / "installed", key, version="2", created=CREATED + timedelta(days=5))
+    in_use(root, tmp_path / "installed")
+    write_bundle(tmp_path / "bundle", key, created=CREATED + timedelta(days=5 + days))
+    command = [str(tmp_path / "bundle"), "--key", str(public), "--root", str(root)]
+    assert install.main(command) == (5 if refused else 2), "2: this Python is not served, which is asked later"
+    said = capsys.readouterr().err
+    assert ("--allow-older" in said) == refused
+    assert (root / "current").read_text(encoding="utf-8") == "now\n"
+    assert install.main([*command, "--allow-older"]) == 2
+    assert "this is Python" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("current", [b"", b"not JSON", b"[]"])
+def test_a_version_that_cannot_be_read_stands_in_nobodys_way(current: bytes, tmp_path: Path) -> None:
+    make_version(tmp_path, "now")
+    (tmp_path / "versions" / "now" / "bundle").mkdir()
+    (tmp_path / "versions" / "now" / "bundle" / "manifest.json").write_bytes(current)
+    install.switch(tmp_path, "now")
+    install.refuse_older({"created": "2020-01-01"}, tmp_path)

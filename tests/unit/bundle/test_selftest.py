@@ -251,3 +251,42 @@ def test_an_operators_mistake_is_one_sentence(here: Installation, cli: Command, 
 
 def test_timed_runs_are_few() -> None:
     assert selftest.TIMED_RUNS >= 2, "one run cannot differ from itself"
+
+
+def in_use(here: Installation) -> None:
+    (here.root / "current").write_text("v1\n", encoding="ascii")
+    (here.root / "previous").write_text("v0\n", encoding="ascii")
+
+
+def test_doctor_shows_what_is_installed_and_whether_it_proved_itself(here: Installation, cli: Command) -> None:
+    in_use(here)
+    untested = cli("--json", "doctor", "--bundle", here.root)
+    assert (untested.code, untested.data["ready"], untested.data["outdated"]) == (0, False, "no self-test is stored")
+    result = here.test(THREADS)
+    done = cli("--json", "doctor", "--bundle", here.root)
+    assert (done.code, done.data["version"], done.data["previous"], done.data["ready"]) == (0, "v1", "v0", True)
+    assert SelfTest.model_validate(done.data["self_test"]) == result
+    write_record(result.model_copy(update={"fingerprint": result.fingerprint.model_copy(update={"cpu": "another"})}), here.record)
+    assert "cpu: another is now" in cli("doctor", "--bundle", here.root).out
+
+
+def test_doctor_of_another_installation_does_not_compare_its_own_packages(here: Installation, cli: Command) -> None:
+    in_use(here)
+    result = here.test(THREADS)
+    other = result.fingerprint.model_copy(update={"packages": {"numpy": "1"}})
+    write_record(result.model_copy(update={"fingerprint": other}), here.record)
+    assert "numpy" in str(here.outdated())
+    assert cli("--json", "doctor", "--bundle", here.root).data["ready"]
+
+
+def test_doctor_ends_with_5_after_a_failed_self_test_and_with_2_where_nothing_is(here: Installation, cli: Command, tmp_path: Path) -> None:
+    in_use(here)
+    damage(here, "int8")
+    damage(here, "fp32")
+    here.test(THREADS)
+    failed = cli("doctor", "--bundle", here.root)
+    assert failed.code == 5
+    assert "FAILED" in failed.out
+    assert cli("doctor", "--bundle", tmp_path / "nowhere").code == 2
+    (here.root / "current").write_text("../v1\n", encoding="ascii")
+    assert cli("doctor", "--bundle", here.root).code == 2, "a name is no path"

@@ -157,7 +157,7 @@ def _artifact_card(artifact: Artifact) -> list[str]:
 
 def readme(label: str, target: str, created: object, key_id: str, platform: str, pythons: Sequence[str], modalities: Sequence[str]) -> str:
     """README.md."""
-    needs = f"CPython {', '.join(pythons)}" if pythons else "no Python (to install: OpenSSL 3, sha256sum and a POSIX shell)"
+    needs = f"CPython {', '.join(pythons)}" if pythons else "no Python, but zlib (and to install OpenSSL 3, sha256sum and a POSIX shell)"
     return README.format(
         label=label, target=target, created=created, key_id=key_id, platform=platform, needs=needs,
         modalities=", ".join(modalities),

@@ -30,6 +30,7 @@ KEY = signing_key()
 LARGEST_INSTALLATION = 350e6
 """Bytes, on x86-64 with OpenVINO."""
 CUTS = 20
+"""Kills that come before the installer's end; others are not counted."""
 LONGEST = 90
 """Seconds from the installer's start to a segmented case."""
 

@@ -52,7 +52,7 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
 - Install: `./install.sh --key public-key.json` (Windows: `install.ps1`). It verifies, copies, installs the wheels offline, runs the golden
   case on this machine, and only then switches to the new version. Interrupted at any point, run it again.
 - A bundle made before the one in use is refused unless you add `--allow-older`.
-- Go back: `python3 install.py --rollback`. Remove: delete the folder.
+- Go back: `./install.sh --rollback`. Remove: delete the folder.
 
 ## For the operator
 

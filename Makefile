@@ -101,7 +101,7 @@ aarch64-wheels: $(VENV)/.dev $(VENV)/.installed  ## Fetch the clinic's wheels fo
 	$(WHEELHOUSE) --out "$(AARCH64)/wheels-3.10" --python 3.10 --glibc 35 "$$(echo $(WHEEL))[core,onnxruntime]"
 
 test-aarch64: aarch64-root  ## Run the network on emulated aarch64 and compare with this machine
-	EDGE_LATUP_AARCH64="$(AARCH64)" $(BIN)/pytest -m slow tests/integration/test_aarch64.py tests/packaging/test_aarch64_wheels.py
+	EDGE_LATUP_AARCH64="$(AARCH64)" $(BIN)/pytest -m slow tests/integration/test_aarch64.py tests/integration/test_aarch64_bundle.py tests/packaging/test_aarch64_wheels.py
 
 aarch64-clean:  ## Remove the arm64 Debian and what was fetched for it
 	$(AARCH64_ROOT) remove

@@ -32,8 +32,9 @@ from edge_latup.records import write_record, write_text
 from edge_latup.runtimes import choose_runtime, open_session, preferred_on
 from edge_latup.runtimes.base import SessionOptions
 
-EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {"openvino": ("core",), "onnxruntime": ("core", "onnxruntime")}
-"""Extras of edge-latup that a runtime needs on the target; core has what segmenting itself needs."""
+EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {"openvino": ("core",), "onnxruntime": ("core", "onnxruntime", "audit")}
+"""Extras of edge-latup that a runtime needs on the target; core has what segmenting itself needs, audit what the self-test
+needs to see which kernels ONNX Runtime executes."""
 ROLES: Final[tuple[tuple[str, Role], ...]] = (
     (f"{APP}/", "runtime"), ("artifacts/", "artifact"), ("golden/", "golden-case"),
     ("licences/", "licence"), ("install", "installer"), (SBOM, "sbom"),

@@ -52,7 +52,7 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
 - Install: `./install.sh --key public-key.json` (Windows: `install.ps1`). It verifies, copies, installs the wheels offline, runs the golden
   case on this machine, and only then switches to the new version. Interrupted at any point, run it again.
 - A bundle made before the one in use is refused unless you add `--allow-older`.
-- Go back: `python3 install.py --rollback`. Remove: delete the folder.
+- Go back: `./install.sh --rollback`. Remove: delete the folder.
 
 ## For the operator
 
@@ -157,7 +157,7 @@ def _artifact_card(artifact: Artifact) -> list[str]:
 
 def readme(label: str, target: str, created: object, key_id: str, platform: str, pythons: Sequence[str], modalities: Sequence[str]) -> str:
     """README.md."""
-    needs = f"CPython {', '.join(pythons)}" if pythons else "no Python (to install: OpenSSL 3, sha256sum and a POSIX shell)"
+    needs = f"CPython {', '.join(pythons)}" if pythons else "no Python, but zlib (and to install OpenSSL 3, sha256sum and a POSIX shell)"
     return README.format(
         label=label, target=target, created=created, key_id=key_id, platform=platform, needs=needs,
         modalities=", ".join(modalities),

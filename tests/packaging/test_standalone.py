@@ -27,8 +27,8 @@ TOOLS = (
     "sh", "openssl", "sha256sum", "awk", "sed", "find", "sort", "uniq", "cmp", "head", "mktemp", "cat", "cp", "rm", "mkdir", "chmod",
     "dirname", "grep", "env",
 )  # fmt: skip
-LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1")
-"""The C library, which every Linux has."""
+LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libz.so.1")
+"""The C library, and zlib, which PyInstaller's loader needs from the machine: docs/bundles.md says so."""
 KEY = signing_key()
 LARGEST_INSTALLATION = 350e6
 
@@ -37,6 +37,10 @@ def libraries_of(program: Path) -> set[Path]:
     """What the loader maps for a program, the loader too."""
     told = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
     return {Path(path) for path in re.findall(r"(/\S+) \(0x", told)}
+
+
+def library(folder: Path, name: str) -> Path | None:
+    return next((place / name for place in (folder, Path("/usr") / folder.relative_to("/")) if (place / name).is_file()), None)
 
 
 def make_root(root: Path) -> None:
@@ -49,7 +53,7 @@ def make_root(root: Path) -> None:
         shutil.copy(program.resolve(), root / "bin" / tool)
         libraries |= libraries_of(program)
     folder = next(path.parent for path in libraries if path.name == "libc.so.6")
-    for path in libraries | {folder / name for name in LIBRARIES}:
+    for path in libraries | {one for name in LIBRARIES if (one := library(folder, name))}:
         (root / path.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / path.relative_to("/"))
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from packaging.utils import parse_wheel_filename
 
+from edge_latup.bundle.build import EXTRAS as EXTRAS_OF
 from edge_latup.bundle.platforms import PLATFORMS, PYTHONS, PlatformName
 from edge_latup.bundle.wheelhouse import Locked, lock_text, pip_target, resolve
 
 pytestmark = pytest.mark.slow
 
-EXTRAS: dict[PlatformName, tuple[str, ...]] = {"windows-x86-64": ("core",), "linux-aarch64": ("core", "onnxruntime")}
+EXTRAS: dict[PlatformName, tuple[str, ...]] = {"windows-x86-64": EXTRAS_OF["openvino"], "linux-aarch64": EXTRAS_OF["onnxruntime"]}
 FOREIGN: dict[PlatformName, str] = {"windows-x86-64": r"\.so(\.|$)|\.dylib$", "linux-aarch64": r"\.pyd$|\.dll$|x86_64.*\.so$"}
 """Files of another system."""
 WHEELS: dict[PlatformName, str] = {"windows-x86-64": "win_amd64", "linux-aarch64": "aarch64"}
@@ -52,7 +53,8 @@ def test_the_wheelhouse_is_complete_and_installs(platform: PlatformName, python:
     assert all(tag == "any" or tag.endswith(WHEELS[platform]) for found in tags.values() for tag in found), tags
     assert all("any" not in tags[name] for name in NATIVE)
     assert ("onnxruntime" in tags) == ("onnxruntime" in EXTRAS[platform])
-    assert {"torch", "nncf", "onnx", "openvino-telemetry"}.isdisjoint(tags)
+    assert ("onnx" in tags) == ("audit" in EXTRAS[platform])
+    assert {"torch", "nncf", "onnxscript", "openvino-telemetry"}.isdisjoint(tags)
     installed(wheels, wheel, store, platform, python, tmp_path)
     names = [path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*") if path.is_file()]
     assert not [name for name in names if re.search(FOREIGN[platform], name)]

@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
     return folder, quantize(fp32, "int8", folder / "artifacts" / "int8", calibration=calibration)
 
 
-def tested(folder: Path, artifact: Artifact, tolerance: Tolerance, variables: Mapping[str, str]) -> SelfTest:
+def self_test_of(folder: Path, artifact: Artifact, tolerance: Tolerance, variables: Mapping[str, str]) -> SelfTest:
     """The self-test of one artifact in a process of its own, against what it computes here."""
     (folder / "golden").mkdir(exist_ok=True)
     files = write_golden_case(folder / "golden")
@@ -64,5 +64,5 @@ def test_int8_passes_with_every_instruction_set(made: tuple[Path, Artifact], isa
         pytest.skip(reason)
     folder, int8 = made
     half = Tolerance(relative_l2=TOLERANCES["int8"].relative_l2 / 2, same_class=0.998)
-    result = tested(folder, int8, half, environment(isa))
+    result = self_test_of(folder, int8, half, environment(isa))
     assert result.artifacts[0].passed, result

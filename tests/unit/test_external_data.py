@@ -228,9 +228,15 @@ def unsafe_calls(code: str) -> list[str]:
     return found
 
 
+GUARDED = {"export/adapters/programs.py": ["torch.export.load", "torch.jit.load"]}
+"""Calls behind a look through the file, which tests/unit/export/adapters tries with exploits: PyTorch has no safe way to read these."""
+
+
 def test_nothing_that_is_loaded_can_run_code() -> None:
     assert len(sources()) > 100
-    assert {str(path): calls for path in sources() if (calls := unsafe_calls(path.read_text(encoding="utf-8")))} == {}
+    found = {path: unsafe_calls(path.read_text(encoding="utf-8")) for path in sources()}
+    named = {path.relative_to(ROOT).as_posix(): [call.partition(": ")[2] for call in calls] for path, calls in found.items() if calls}
+    assert named == GUARDED
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_missing_record_is_named_with_what_makes_it(tmp_path: Path, name: str)
     with pytest.raises(SpecError, match="does not exist") as caught:
         load_run(run)
     assert str(run / name) in caught.value.message
-    assert f"edge-latup bench ... --out {run}" in caught.value.hint
+    assert f"edge-latup bench ARTIFACT... --out {run}" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -20,7 +20,7 @@ WRONG = {
     "a network with another's option": (("inspect", "--network", "latup-net", "--dla"), "goes with --size alone"),
     "bytes that are no ONNX": (("inspect", "{empty}", "--rules", "tensorrt"), "is not ONNX: it holds no graph"),
     "an import that has a spec": (("import", "{empty}", "--spec", "spec.toml"), "an import needs --out"),
-    "an import that has a place": (("import", "{empty}", "--out", "{out}"), "an import needs --spec"),
+    "an import that has a place": (("import", "{empty}", "--out", "{out}"), "an import of ONNX needs --spec"),
     "a lease without a host": (("bench", "{fp32}", "--out", "{out}", "--lease", "30"), "only --host and --fleet take --lease"),
     "an engine of no such kind": (("engine", "{fp32}", "--hardware", "any"), "an option of TensorRT cannot have this value"),
     "a demo of no checkpoint": (("demo", "--checkpoint", "nowhere", "--out", "{out}"), "nowhere is not a checkpoint: it does not exist"),

@@ -12,7 +12,7 @@ from edge_latup.errors import ArtifactError, InputError
 from edge_latup.manifest import Precision
 from edge_latup.runtimes.base import peak_of_lifetimes
 from edge_latup.runtimes.macs import openvino_macs
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import openvino_core
 from edge_latup.runtimes.openvino_audit import declared_layers
 from edge_latup.spec import Size
 from edge_latup.targets.roofline import MULTIPLYING, Operation, OperationKind, inside_share
@@ -71,7 +71,7 @@ def work_of(artifact: Artifact, size: Size | None = None, float_precision: Preci
         raise InputError(f"size {wanted}: {bad[0]} is not a multiple of {spec.divisor}", f"choose multiples of {spec.divisor}, such as 128")
     shape = (1, len(spec.modalities), *wanted)
     try:
-        model = import_openvino().Core().read_model(artifact.model_path)
+        model = openvino_core().read_model(artifact.model_path)
         model.reshape({0: list(shape)})
     except RuntimeError as error:
         reason = str(error).strip().rpartition("\n")[2]

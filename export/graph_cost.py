@@ -11,7 +11,7 @@ from typing import Any, Final
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.export.layers import CONVOLUTIONS, Cost, Layer
 from edge_latup.runtimes.macs import openvino_macs
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import openvino_core
 
 NO_WORK: Final = ("Convert", "FakeQuantize", "Reshape", "Squeeze", "Unsqueeze")
 """Quantization and views: runtimes fuse them into their neighbours."""
@@ -31,7 +31,7 @@ def cost_of_graph(path: Path, source: str, shape: tuple[int, ...]) -> Cost:
         InputError: the model has a fixed input of another shape, or cannot take this one.
     """
     try:
-        model = import_openvino().Core().read_model(path)
+        model = openvino_core().read_model(path)
     except RuntimeError as error:
         raise ArtifactError(f"{path} cannot be read: {str(error).strip().splitlines()[-1]}", "make the artifact again") from error
     own = model.input(0).get_partial_shape()

@@ -21,7 +21,7 @@ from edge_latup.quantize.prepared import Prepared
 from edge_latup.quantize.ranges import ChannelRanges
 from edge_latup.quantize.weights import round_keeping_sums
 from edge_latup.records import write_text
-from edge_latup.runtimes.openvino import import_openvino, without_telemetry
+from edge_latup.runtimes.openvino import import_openvino, openvino_core, without_telemetry
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -201,7 +201,7 @@ def _seen(plain: ov.Model, name: str, prepared: Prepared) -> Iterator[NDArray[np
     ov, model = import_openvino(), plain.clone()
     port = next(node.output(0) for node in model.get_ordered_ops() if node.get_friendly_name() == name)
     model.add_outputs([port])
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
     for image in prepared.inputs:
         yield compiled([image])[len(compiled.outputs) - 1]
 

@@ -21,7 +21,7 @@ from edge_latup.manifest import Precision
 from edge_latup.records import read_record, write_record
 from edge_latup.runtimes.audit import precision_name
 from edge_latup.runtimes.base import usable_cores
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import import_openvino, openvino_core
 from edge_latup.runtimes.openvino_audit import computing, kernel_precision
 from edge_latup.targets.class_graphs import BLOCKS, CONVOLUTIONS, TRANSPOSED, Probe, Watched, block_probe, convolution_probe
 from edge_latup.targets.class_rates import ClassRate, ClassRates
@@ -88,7 +88,7 @@ def _measure_here(isa: IsaName, threads: int, runs: int) -> ClassRates:
 
 def _precisions(isa: IsaName) -> tuple[Precision, ...]:
     """What is measured: BF16 only natively and where the CPU has it, because the emulated sets have no kernels for it."""
-    told = {str(name).lower() for name in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
+    told = {str(name).lower() for name in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
     return ("fp32", "bf16", "int8") if isa == NATIVE and "bf16" in told else ("fp32", "int8")
 
 
@@ -109,7 +109,7 @@ def _rates(probe: Probe, precision: Precision, threads: int, runs: int) -> list[
         "INFERENCE_PRECISION_HINT": ov.Type.bf16 if precision == "bf16" else ov.Type.f32, "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False, "PERF_COUNT": True,
     }  # fmt: skip
-    compiled = ov.Core().compile_model(probe.model, "CPU", settings)
+    compiled = openvino_core().compile_model(probe.model, "CPU", settings)
     request = compiled.create_infer_request()
     image = np.random.default_rng(1).random(probe.image, dtype=np.float32)
     told = [_told(compiled, request, image, probe.watched) for _ in range(WARM_UP + runs)]

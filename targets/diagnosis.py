@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from edge_latup.manifest import Precision
 from edge_latup.runtimes.base import installed
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import openvino_core
 from edge_latup.targets.host import Host, describe_host
 from edge_latup.versions import version_of
 
@@ -67,7 +67,7 @@ def openvino_precisions() -> tuple[str, ...]:
     if not installed("openvino"):
         return ()
     try:
-        told = {str(name).lower() for name in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
+        told = {str(name).lower() for name in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
     except (ImportError, RuntimeError):
         return ()
     return tuple(precision for precision in get_args(Precision) if precision in told)

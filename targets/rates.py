@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_latup.runtimes.base import usable_cores
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import import_openvino, openvino_core
 
 Shape = tuple[int, int, int, int]
 SHAPES: Final = ((64, 64, 3, 48), (128, 128, 3, 32), (256, 256, 3, 16), (32, 32, 5, 64))
@@ -61,7 +61,7 @@ def _measure(shape: tuple[int, int, int, int], precision: str, threads: int) -> 
     ov = import_openvino()
     kinds = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
     settings = {"INFERENCE_PRECISION_HINT": kinds[precision], "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
-    compiled = ov.Core().compile_model(_model(shape, int8=precision == "int8"), "CPU", settings)
+    compiled = openvino_core().compile_model(_model(shape, int8=precision == "int8"), "CPU", settings)
     channels, out, kernel, side = shape
     image = np.random.default_rng(1).random((1, channels, side, side, side), dtype=np.float32)
     request, samples = compiled.create_infer_request(), []

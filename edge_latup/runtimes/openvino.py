@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,17 @@ def import_openvino() -> ModuleType:
         return importlib.import_module("openvino")
 
 
+@functools.cache
+def openvino_core() -> ov.Core:
+    """The one Core of this process, which lives as long as it does.
+
+    OpenVINO's CPU plugin gives the thread that first uses a Core an alternate signal stack and unmaps it with the Core (2026.4). Where two
+    Cores end in the order in which they began, or one ends on another thread, that thread is left with a stack that is gone, or by then
+    somebody else's memory: the next Ctrl-C is a segmentation fault. `tests/integration/test_interrupt.py` holds the process against it.
+    """
+    return import_openvino().Core()
+
+
 def is_available() -> bool:
     """Whether openvino is installed."""
     return installed("openvino")
@@ -64,7 +76,7 @@ def is_available() -> bool:
 def describe() -> RuntimeInfo:
     """Version and devices."""
     ov = import_openvino()
-    return RuntimeInfo(name="openvino", version=ov.__version__, devices=tuple(ov.Core().available_devices))
+    return RuntimeInfo(name="openvino", version=ov.__version__, devices=tuple(openvino_core().available_devices))
 
 
 def _settings(precision: Precision, options: SessionOptions) -> dict[str, Any]:
@@ -124,7 +136,7 @@ def _refuse_one_thread(artifact: Artifact, model: ov.Model, threads: int) -> Non
 
 
 def _compile(artifact: Artifact, precision: Precision, options: SessionOptions) -> ov.CompiledModel:
-    core = import_openvino().Core()
+    core = openvino_core()
     try:
         model = core.read_model(artifact.model_path)
         if options.input_size is not None:
@@ -195,7 +207,7 @@ class OpenVinoSession:
         """See `Session.audit`; the file is read a second time for what it declares."""
         shape = fixed_shape(self.input_shape, self._artifact.manifest.spec)
         try:
-            model = import_openvino().Core().read_model(self._artifact.model_path)
+            model = openvino_core().read_model(self._artifact.model_path)
             model.reshape({0: list(shape)})
         except RuntimeError as error:
             raise _refusal("read", self._artifact, error) from error

@@ -22,7 +22,7 @@ from edge_latup.quantize.calibration import make_calibration
 from edge_latup.quantize.methods import quantize
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import SessionOptions
-from edge_latup.runtimes.openvino import import_openvino, without_telemetry
+from edge_latup.runtimes.openvino import import_openvino, openvino_core, without_telemetry
 from edge_latup.segmentation.parity import parity_input
 from edge_latup.targets.host import cpu_flags
 
@@ -43,7 +43,7 @@ def in_float(model: Path, batch: np.ndarray) -> Any:
     """The quantized graph with every quantization as declared, and every convolution in float32."""
     ov = import_openvino()
     settings = {"INFERENCE_PRECISION_HINT": ov.Type.f32, "LP_TRANSFORMS_MODE": "OFF"}
-    return ov.Core().compile_model(str(model), "CPU", settings)([batch])[0]
+    return openvino_core().compile_model(str(model), "CPU", settings)([batch])[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def another_class(artifact: Artifact, threads: int) -> float:
     expected = in_float(artifact.model_path, batch).argmax(1)
     ov = import_openvino()
     settings = {"INFERENCE_PRECISION_HINT": ov.Type.f32, "INFERENCE_NUM_THREADS": threads}
-    found = [ov.Core().compile_model(str(artifact.model_path), "CPU", settings)([batch])[0] for _ in range(3)]
+    found = [openvino_core().compile_model(str(artifact.model_path), "CPU", settings)([batch])[0] for _ in range(3)]
     return max(float(np.mean(one.argmax(1) != expected)) for one in found)
 
 

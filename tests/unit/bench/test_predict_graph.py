@@ -12,7 +12,7 @@ from small_graphs import model_of
 
 from edge_latup.bench.predict_graph import Work, read_work, work_of
 from edge_latup.errors import ArtifactError, InputError
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import openvino_core
 
 if TYPE_CHECKING:
     from tiny_models import Compress
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def read(nodes: list[Any], constants: dict[str, np.ndarray], shape: tuple[int, ...], precision: str = "fp32") -> Work:
-    model = import_openvino().Core().read_model(model_of(nodes, constants, shape).SerializeToString(), b"")
+    model = openvino_core().read_model(model_of(nodes, constants, shape).SerializeToString(), b"")
     model.reshape(list(shape))
     return read_work(model, precision)  # type: ignore[arg-type]
 

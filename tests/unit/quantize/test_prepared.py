@@ -24,7 +24,7 @@ from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import activations, prepare
 from edge_latup.quantize.ranges import channel_ranges
 from edge_latup.quantize.static_int8 import openvino_int8, zero_aligned
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import import_openvino, openvino_core
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def images() -> list[np.ndarray]:
 
 def infer(path: Path, image: np.ndarray) -> np.ndarray:
     ov = import_openvino()
-    compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
+    compiled = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
     return np.array(compiled([image])[0])
 
 
@@ -91,7 +91,7 @@ def test_what_was_prepared_for_another_artifact_is_refused(tiny_fp32: Artifact, 
 def test_every_quantizer_has_the_range_of_its_tensor(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
     with prepare(tiny_fp32.model_path, tiny_calibration.inputs) as prepared:
         made = quantize(tiny_fp32, "int8", tmp_path / "int8", calibration=tiny_calibration, prepared=prepared)
-        nodes = import_openvino().Core().read_model(made.model_path).get_ordered_ops()
+        nodes = openvino_core().read_model(made.model_path).get_ordered_ops()
         found = 0
         for node in nodes:
             source = node.input_value(0) if node.get_type_name() == "FakeQuantize" else None
@@ -116,7 +116,7 @@ NOT_QUANTIZED = "{node} reads 8 bits, though attention and norms are said to sta
 
 def test_attention_and_norms_stay_float(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
     made = quantize(tiny_fp32, "int8", tmp_path / "int8", calibration=tiny_calibration)
-    for node in import_openvino().Core().read_model(made.model_path).get_ordered_ops():
+    for node in openvino_core().read_model(made.model_path).get_ordered_ops():
         if node.get_type_name() in ("MVN", "ReduceMean", "MatMul", "Sigmoid"):
             assert node.input_value(0).get_node().get_type_name() != "FakeQuantize", NOT_QUANTIZED.format(node=node.get_friendly_name())
 
@@ -162,9 +162,7 @@ def test_before_layers_left_in_float_nothing_is_rounded(tiny_fp32: Artifact, tin
     """With every convolution left in float, what remains of INT8 is nothing: up-sampling alone needs no 8 bits."""
     modules = ("encoder1", "encoder2", "encoder3", "decoder3", "decoder2", "decoder1", "output")
     made = quantize(tiny_fp32, "int8", tmp_path / "float", calibration=tiny_calibration, keep_float=modules)
-    assert not [
-        node for node in import_openvino().Core().read_model(made.model_path).get_ordered_ops() if node.get_type_name() == QUANTIZER
-    ]
+    assert not [node for node in openvino_core().read_model(made.model_path).get_ordered_ops() if node.get_type_name() == QUANTIZER]
     assert made.manifest.parity[-1].relative_l2 < 0.005
 
 
@@ -214,6 +212,6 @@ def range_by(estimator: str, seen: list[np.ndarray]) -> tuple[float, float]:
 
 def quantized_ranges(path: Path) -> list[tuple[float, float]]:
     """Of every activation's quantizer."""
-    nodes = [node for node in import_openvino().Core().read_model(path).get_ordered_ops() if node.get_type_name() == QUANTIZER]
+    nodes = [node for node in openvino_core().read_model(path).get_ordered_ops() if node.get_type_name() == QUANTIZER]
     limits = [[float(node.input_value(index).get_node().get_data().ravel()[0]) for index in (1, 2)] for node in nodes]
     return [(low, high) for low, high in limits]

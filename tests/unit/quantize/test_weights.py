@@ -17,7 +17,7 @@ from tiny_models import graph_of
 from edge_latup.errors import ArtifactError
 from edge_latup.quantize import weights
 from edge_latup.quantize.weights import CLIPS, SMALLEST, find_weights, quantize_per_channel, rewrite_weights, round_keeping_sums
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import openvino_core
 
 tensors = arrays(np.float32, st.tuples(*[st.integers(1, 4)] * 3), elements=st.floats(-1e6, 1e6, width=32))
 
@@ -137,7 +137,7 @@ def run_onnxruntime(path: Path, batch: np.ndarray) -> np.ndarray:
 
 
 def run_openvino(path: Path, batch: np.ndarray) -> np.ndarray:
-    return np.asarray(import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([batch])[0])
+    return np.asarray(openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([batch])[0])
 
 
 def channel_errors(output: np.ndarray, expected: np.ndarray, axis: int) -> np.ndarray:

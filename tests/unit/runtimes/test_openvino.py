@@ -18,7 +18,7 @@ from edge_latup.manifest import Precision
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes import openvino as runtime
 from edge_latup.runtimes.base import SessionOptions, precision_summary
-from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.runtimes.openvino import import_openvino, openvino_core
 from edge_latup.runtimes.openvino_audit import quantized_dense
 from edge_latup.targets.diagnosis import diagnose
 
@@ -169,6 +169,6 @@ def test_dense_layers_that_read_int8_are_found() -> None:
 
 def test_int8_made_here_leaves_dense_layers_in_float_and_runs_on_one_thread(compressed: Compress) -> None:
     artifact = compressed("int8", "openvino")
-    assert quantized_dense(import_openvino().Core().read_model(artifact.model_path)) == ()
+    assert quantized_dense(openvino_core().read_model(artifact.model_path)) == ()
     with open_session(artifact, "openvino", SessionOptions(threads=1)) as session:
         assert session.float_precision == "f32"

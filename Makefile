@@ -90,18 +90,18 @@ browser:  ## Install Chromium, with which the tests look at the report (Debian a
 # The arm64 Debian: not below build/, which every new wheel empties. MIRROR=http://... where apt's own is not to be used.
 AARCH64      ?= $(VENV)/aarch64
 AARCH64_ROOT := AARCH64="$(AARCH64)" tests/aarch64/root.sh
-WHEELHOUSE   := $(BIN)/python tests/aarch64/wheelhouse.py
+AARCH64_WHEELS := $(BIN)/python tests/aarch64/wheels.py
 
 aarch64-root: $(VENV)/.dev $(VENV)/.installed  ## Make an arm64 Debian with the clinic's wheels, run by qemu (Debian and Ubuntu, as root)
 	$(AARCH64_ROOT) tools
-	$(WHEELHOUSE) --out "$(AARCH64)/wheels" --python 3.11 --glibc 36 "$$(echo $(WHEEL))[core,onnxruntime]" onnx
+	$(AARCH64_WHEELS) --out "$(AARCH64)/wheels" --python 3.11 $(WHEEL)
 	$(AARCH64_ROOT) make $(WHEEL)
 
 aarch64-wheels: $(VENV)/.dev $(VENV)/.installed  ## Fetch the clinic's wheels for JetPack 6 (aarch64, Python 3.10)
-	$(WHEELHOUSE) --out "$(AARCH64)/wheels-3.10" --python 3.10 --glibc 35 "$$(echo $(WHEEL))[core,onnxruntime]"
+	$(AARCH64_WHEELS) --out "$(AARCH64)/wheels-3.10" --python 3.10 $(WHEEL)
 
 test-aarch64: aarch64-root  ## Run the network on emulated aarch64 and compare with this machine
-	EDGE_LATUP_AARCH64="$(AARCH64)" $(BIN)/pytest -m slow tests/integration/test_aarch64.py tests/integration/test_aarch64_bundle.py tests/packaging/test_aarch64_wheels.py
+	EDGE_LATUP_AARCH64="$(AARCH64)" $(BIN)/pytest -m slow -k aarch64 tests/integration tests/packaging/test_wheelhouses.py
 
 aarch64-clean:  ## Remove the arm64 Debian and what was fetched for it
 	$(AARCH64_ROOT) remove

@@ -46,12 +46,12 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
     "fp32": Tolerance(relative_l2=2e-3, same_class=0.999),
     "bf16": Tolerance(relative_l2=0.02, same_class=0.995),
     "fp16": Tolerance(relative_l2=0.02, same_class=0.995),
-    "int8": Tolerance(relative_l2=0.02, same_class=0.995),
+    "int8": Tolerance(relative_l2=0.045, same_class=0.995),
 }
 """By the lowest precision in an artifact: other instruction sets sum in another order and round elsewhere.
 
-INT8 of the demo network, expected with AVX-512-VNNI and computed with another instruction set, stays within half of its tolerance
-(tests/integration/test_golden_isas.py, slow).
+INT8 of the demo network, expected with AVX-512-VNNI and computed with another instruction set, stays within half of its tolerance: on x86
+(tests/integration/test_golden_isas.py, slow) and on emulated aarch64, which is the farthest seen (tests/integration/test_aarch64_bundle.py).
 """
 
 

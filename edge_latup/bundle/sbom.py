@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_latup.artifact import Artifact
-from edge_latup.bundle.wheelhouse import Locked
+from edge_latup.bundle.wheelhouse import OWN, Locked
 
 NAME: Final = "sbom.cdx.json"
 NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/bom/edge-latup")
@@ -65,9 +65,7 @@ def write_sbom(
     for file, (locked, _) in sorted(wheels.items()):
         needed = [packages[other] for other, (one, _) in sorted(wheels.items()) if one.name in locked.requires]
         bom.register_dependency(packages[file], needed)
-    bom.register_dependency(
-        root, [*models, *(packages[file] for file, (locked, _) in sorted(wheels.items()) if locked.name == "edge-latup")]
-    )
+    bom.register_dependency(root, [*models, *(packages[file] for file, (locked, _) in sorted(wheels.items()) if locked.name == OWN)])
     path.write_text(JsonV1Dot6(bom).output_as_string(indent=2) + "\n", encoding="utf-8")
 
 

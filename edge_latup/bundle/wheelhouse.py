@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
     from packaging.tags import Tag
 
+OWN: Final = "edge-latup"
 PIP: Final = "pip"
 """Ships with every wheelhouse: Debian's system Python has neither pip nor ensurepip."""
 LEFT_OUT: Final = frozenset({"openvino-telemetry"})
@@ -79,8 +80,8 @@ def resolve(
     environment = platform.environment(python)
     pins = pins_for(constraints if constraints is not None else own_constraints(), environment)
     download = fetch or _pip(platform, python)
-    state = _State(tags=platform.wheel_tags(python), wheels={"edge-latup": own})
-    wanted = {PIP: set[str](), "edge-latup": set(extras)}
+    state = _State(tags=platform.wheel_tags(python), wheels={OWN: own})
+    wanted = {PIP: set[str](), OWN: set(extras)}
     while wanted:
         _fetch_missing(wanted, pins, state, folder, download)
         wanted = _needed_by(wanted, state, environment, pins)
@@ -120,14 +121,16 @@ def _fetch_missing(wanted: Iterable[str], pins: Mapping[str, str], state: _State
     missing = sorted(name for name in wanted if name not in state.wheels)
     if unpinned := [name for name in missing if name not in pins]:
         raise InputError(f"no version is pinned for {', '.join(unpinned)}", "add it to the constraints")
-    if not missing:
-        return
-    fetch([f"{name}=={pins[name]}" for name in missing], folder)
+    if absent := [f"{name}=={pins[name]}" for name in missing if _wheel_of(name, pins[name], folder, state.tags) is None]:
+        fetch(absent, folder)
     for name in missing:
-        state.wheels[name] = _wheel_of(name, pins[name], folder, state.tags)
+        wheel = _wheel_of(name, pins[name], folder, state.tags)
+        if wheel is None:
+            raise InputError(f"pip brought no wheel of {name} {pins[name]}", "see what pip says of it: pip download --no-deps")
+        state.wheels[name] = wheel
 
 
-def _wheel_of(name: str, version: str, folder: Path, tags: frozenset[Tag]) -> Path:
+def _wheel_of(name: str, version: str, folder: Path, tags: frozenset[Tag]) -> Path | None:
     """The wheel that was fetched; the folder may hold those of other Pythons too."""
     from packaging.utils import parse_wheel_filename
     from packaging.version import Version
@@ -136,7 +139,7 @@ def _wheel_of(name: str, version: str, folder: Path, tags: frozenset[Tag]) -> Pa
         found = parse_wheel_filename(path.name)
         if (found[0], found[1]) == (name, Version(version)) and found[3] & tags:
             return path
-    raise InputError(f"pip brought no wheel of {name} {version}", "see what pip says of it: pip download --no-deps")
+    return None
 
 
 def _needed_by(

@@ -30,12 +30,14 @@ REQUIRES = {
 
 
 def make_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any") -> Path:
-    """A wheel with metadata and nothing else."""
+    """A wheel with what pip reads of one, and nothing else."""
     plain = name.replace("-", "_")
     path = folder / f"{plain}-{version}-{tag}.whl"
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in REQUIRES.get(name, []))]
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(f"{plain}-{version}.dist-info/METADATA", "\n".join(lines) + "\n")
+        wheel.writestr(f"{plain}-{version}.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        wheel.writestr(f"{plain}-{version}.dist-info/RECORD", "")
     return path
 
 
@@ -106,3 +108,41 @@ def test_no_wheel_for_the_target_is_an_error(own: Path, tmp_path: Path) -> None:
 def test_the_projects_own_pins_hold_one_version_of_each_package(platform: str, python: str) -> None:
     pins = pins_for(own_constraints(), PLATFORMS[platform].environment(python))  # type: ignore[index]
     assert {"numpy", "nibabel", "openvino", "pip", "pydantic", "typer", "cryptography", "colorama"} <= pins.keys()
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder in which pip itself looks."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.delenv("PIP_CONFIG_FILE", raising=False)
+    (tmp_path / "index").mkdir()
+    return tmp_path / "index"
+
+
+def fill(index: Path, alpha: str) -> None:
+    """What edge-latup and pip need on Linux with Python 3.11, `alpha` with this tag."""
+    make_wheel(index, "alpha", "1.0", alpha)
+    for name, version in (("beta", "3.0"), ("beta", "2.0"), ("pip", "26.3")):
+        make_wheel(index, name, version)
+
+
+def test_pip_fetches_for_the_target_and_only_once(own: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself pip, on this machine, would take the wheel for x86-64."""
+    fill(index, "cp311-cp311-manylinux_2_28_aarch64")
+    make_wheel(index, "alpha", "1.0", "cp311-cp311-manylinux_2_28_x86_64")
+    found = resolve(own, [], PLATFORMS["linux-aarch64"], "3.11", tmp_path / "out", constraints=PINS)
+    assert [one.file for one in found if one.name in ("alpha", "beta")] == [
+        "alpha-1.0-cp311-cp311-manylinux_2_28_aarch64.whl", "beta-3.0-py3-none-any.whl",
+    ]  # fmt: skip
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "gone"))
+    assert resolve(own, [], PLATFORMS["linux-aarch64"], "3.11", tmp_path / "out", constraints=PINS) == found
+
+
+@pytest.mark.parametrize("tag", ["cp311-cp311-manylinux_2_28_x86_64", "cp311-cp311-manylinux_2_39_aarch64", "cp312-cp312-linux_aarch64"])
+def test_a_wheel_that_the_target_cannot_run_is_not_taken(own: Path, index: Path, tmp_path: Path, tag: str) -> None:
+    """For another machine, for a C library that is too new, for another Python."""
+    fill(index, tag)
+    with pytest.raises(InputError, match="no wheel of every package could be fetched for linux-aarch64, Python 3.11") as caught:
+        resolve(own, [], PLATFORMS["linux-aarch64"], "3.11", tmp_path / "out", constraints=PINS)
+    assert "alpha==1.0" in caught.value.message

@@ -50,8 +50,8 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
 }
 """By the lowest precision in an artifact: other instruction sets sum in another order and round elsewhere.
 
-INT8 of the demo network, expected with AVX-512-VNNI and computed with another instruction set, stays within half of its tolerance: on x86
-(tests/integration/test_golden_isas.py, slow) and on emulated aarch64, which is the farthest seen (tests/integration/test_aarch64_bundle.py).
+INT8 of the demo network, expected with AVX-512-VNNI and computed with another instruction set, stays within half of its tolerance: on
+x86 (tests/integration/test_golden_isas.py, slow) and on emulated aarch64, the farthest seen (tests/integration/test_aarch64_bundle.py).
 """
 
 

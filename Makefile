@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
+.PHONY: help install demo sweep networks bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,26 @@ bench-onnxruntime: $(VENV)/.installed  ## Time ONNX Runtime's INT8 forms against
 bench-case: $(VENV)/.compare $(VENV)/.installed  ## Compare one case, files to label map, with MONAI (CASE=folder)
 	@test -n "$(CASE)" || { echo "error: no case is named" >&2; echo "hint: make bench-case CASE=case-folder" >&2; exit 2; }
 	$(BIN)/edge-latup bench-case "$(CASE)" --out "edge-latup-demo/case-$$(date -u +%Y%m%dT%H%M%SZ)"
+
+# FOREIGN: folders of an nnU-Net or a MONAI bundle to put beside them, such as tests/integration/nnunet_twin.py and monai_twin.py train.
+NETWORKS := edge-latup-demo/networks
+FLAT     := res-unet res-unet-gate res-unet-se res-unet-cbam
+DEEP     := attention-resnet-unet attention-resnet-unet-flops-matched
+FOREIGN  ?=
+networks: $(VENV)/.installed  ## Train the published networks briefly, bench each on held-out phantoms; rewrites the table of docs/networks.md
+	set -e; phantoms() { $(BIN)/edge-latup phantom --out $(NETWORKS)/$$1 --seed $$2 --cases $$3 --shape $$4; }; \
+	phantoms training 31 16 160x160x128; phantoms calibration 32 4 160x160x128; phantoms held-out 33 4 160x160x128; \
+	phantoms calibration-full 11 4 240x240x155; phantoms held-out-full 12 4 240x240x155
+	set -e; trained() { $(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
+	trained res-unet --phase=64:250; for name in $(filter-out res-unet,$(FLAT)); do trained $$name --phase=64:150; done; \
+	for name in $(DEEP); do trained $$name --phase=48:400; done
+	set -e; benched() { test -f $(NETWORKS)/runs/$$1/network.json || { rm -rf $(NETWORKS)/runs/$$1; $(BIN)/edge-latup bench-network $$2 \
+	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 $$4; }; }; \
+	benched latup-net edge_latup/demo -full; \
+	for name in $(DEEP); do benched $$name $(NETWORKS)/checkpoints/$$name; done; \
+	for name in $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" "--size=160x160x16"; done; \
+	for model in $(FOREIGN); do benched $$(basename $$model) $$model; done
+	$(BIN)/edge-latup bench-network --table $(NETWORKS)/runs/* --docs docs/networks.md
 
 # Its class rates become those that come with edge-latup once copied to targets/class_rates/.
 predict-check: $(VENV)/.installed  ## Hold predictions against measurements of this machine; rewrites the table of docs/prediction.md

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
+from edge_latup.bench.document_block import table_lines
 from edge_latup.bench.predict_check_records import CheckRecord, CheckRow
 from edge_latup.bench.published_cases import PublishedCheck
-from edge_latup.errors import InputError
-from edge_latup.records import write_text
 from edge_latup.targets.isa import title
 
-BEGIN: Final = "<!-- predict-check: begin -->"
-END: Final = "<!-- predict-check: end -->"
+BLOCK: Final = "predict-check"
+"""Of docs/prediction.md."""
 COLUMNS: Final = (
     "input", "precision", "kernels", "bound, predicted ms", "likely, predicted ms", "measured ms", "likely / measured", "within 35 %",
     "bound holds", "peak memory, predicted / measured",
@@ -36,7 +34,7 @@ def markdown(record: CheckRecord) -> str:
         f"{record.host.summary}; {record.threads} threads; OpenVINO {record.versions.get('openvino', 'unknown')}; {record.started}.",
         f"Load average while timing: up to {max(row.load_average for row in record.rows):.1f}.",
         "",
-        *_table(COLUMNS, [_cells(row) for row in record.rows]),
+        *table_lines(COLUMNS, [_cells(row) for row in record.rows]),
         "",
         f"Within 35 %: {record.within} of {total} configurations (at least 80 % are asked for). Mean error {record.mean_error:.0%}; "
         f"the worst is {_named(worst)} with a ratio of {worst.ratio:.2f}. The bound is "
@@ -51,7 +49,7 @@ def markdown(record: CheckRecord) -> str:
 def published_lines(checks: Sequence[PublishedCheck]) -> list[str]:
     """Published figures beside what is predicted from the others; nothing was executed here."""
     cells = [published_cells(check) for check in checks]
-    return [*_table(PUBLISHED, cells), "", *(f"- {check.name}: {check.source}; {check.caution}." for check in checks)]
+    return [*table_lines(PUBLISHED, cells), "", *(f"- {check.name}: {check.source}; {check.caution}." for check in checks)]
 
 
 def published_cells(check: PublishedCheck) -> list[str]:
@@ -77,24 +75,3 @@ def _named(row: CheckRow) -> str:
 
 def _broken(record: CheckRecord) -> str:
     return " and ".join(_named(row).rstrip(",") for row in record.rows if not row.bound_holds)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows)]
-
-
-def write_block(document: Path, text: str) -> None:
-    """Replace what stands between the two marks of a document.
-
-    Raises:
-        InputError: there is no such document, or it does not hold both marks once, in order.
-    """
-    try:
-        content = document.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{document} cannot be read: {error.strerror}", "name the document that holds the table") from error
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise InputError(f"{document} does not hold {BEGIN} and {END} once", "put both where the table belongs")
-    write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", document)

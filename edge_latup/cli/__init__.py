@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from edge_latup.cli.bench import bench
 from edge_latup.cli.bench_case import bench_case
+from edge_latup.cli.bench_network import bench_network
 from edge_latup.cli.control import control
 from edge_latup.cli.demo import demo
 from edge_latup.cli.doctor import doctor
@@ -34,8 +35,8 @@ from edge_latup.errors import EdgeLatupError
 
 ANYWHERE: Final = ("--json", "--quiet")
 ROAD: Final = (
-    "demo", "phantom", "train", "networks", "export", "import", "inspect", "quantize", "control", "bench", "bench-case", "gate", "predict",
-    "report", "engine", "segment", "package", "verify", "targets", "doctor",
+    "demo", "phantom", "train", "networks", "export", "import", "inspect", "quantize", "control", "bench", "bench-case", "bench-network",
+    "gate", "predict", "report", "engine", "segment", "package", "verify", "targets", "doctor",
 )  # fmt: skip
 """The order of the help: that in which a network takes them."""
 
@@ -67,8 +68,8 @@ def _options(
 
 
 for command in (
-    demo, phantom, train, networks, export, inspect, quantize, control, bench, bench_case, gate, predict, report, engine, segment, verify,
-    doctor,
+    demo, phantom, train, networks, export, inspect, quantize, control, bench, bench_case, bench_network, gate, predict, report, engine,
+    segment, verify, doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(import_model)

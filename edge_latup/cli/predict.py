@@ -128,8 +128,9 @@ def _published() -> None:
 
 
 def _check(out: Path, sizes: str, isas: str, threads: int, docs: Path | None) -> None:
+    from edge_latup.bench.document_block import write_block
     from edge_latup.bench.predict_check import CheckPlan, run_check
-    from edge_latup.bench.predict_check_table import markdown, write_block
+    from edge_latup.bench.predict_check_table import BLOCK, markdown
     from edge_latup.bench.sweep import parse_isas
     from edge_latup.records import write_text
 
@@ -140,7 +141,7 @@ def _check(out: Path, sizes: str, isas: str, threads: int, docs: Path | None) ->
     text = markdown(record)
     write_text(text, out / "table.md")
     if docs is not None:
-        write_block(docs, text)
+        write_block(docs, BLOCK, text)
     output.line(text)
     if not record.passed:
         output.warning("predictions did not keep what docs/prediction.md promises: see the table")

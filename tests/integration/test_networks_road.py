@@ -13,6 +13,7 @@ from command import Command
 from tiny_networks import NETWORKS, write_checkpoint_of
 
 from edge_latup.artifact import Artifact, open_artifact
+from edge_latup.bench.network_records import load_network
 from edge_latup.errors import GateRefusedError
 from edge_latup.networks.build import load_checkpoint
 from edge_latup.runtimes import open_session
@@ -92,3 +93,19 @@ def segmented(cli: Command, folder: Path, case: Path) -> None:
         assert found.shape == source.shape
         np.testing.assert_array_equal(found.affine, source.affine)
         assert set(np.unique(np.asarray(found.dataobj))) <= {0, 1, 2, 3}
+
+
+@pytest.mark.slow
+def test_the_whole_road_is_one_command(cli: Command, cases: Path, tmp_path: Path) -> None:
+    checkpoint, out = write_checkpoint_of("attention-resnet-unet R2", tmp_path / "checkpoint"), tmp_path / "road"
+    folders = ("--calibration", cases / "calibration", "--cases", cases / "held-out")
+    ran(cli, "bench-network", checkpoint, *folders, "--out", out, "--runs", 2, "--seconds", 0.1)
+    made = load_network(out)
+    assert {"fp32", "dynamic-range", "int8"} <= set(made.run.rows)
+    assert {decision.candidate for decision in made.record.decisions} == set(made.run.rows) - {"fp32"}
+    assert made.record.chosen == "fp32" or next(one for one in made.record.decisions if one.candidate == made.record.chosen).accepted
+    one, every = (row for row in made.record.cases if row.name.startswith(f"{made.record.chosen}, "))
+    assert (one.spec.views, every.spec.views) == (("identity",), ("identity", "mirror", "rotate"))
+    assert all(len(row.warm) >= 1 for row in made.record.cases)
+    again = cli("bench-network", checkpoint, *folders, "--out", out)
+    assert (again.code, "holds a finished run" in again.err) == (2, True)

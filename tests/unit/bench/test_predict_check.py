@@ -11,9 +11,10 @@ from sample_sweep import row as timed
 from target_profiles import class_rates, rate
 
 from edge_latup.bench import predict_check
+from edge_latup.bench.document_block import marks
 from edge_latup.bench.predict_check import CheckPlan, profile_of_rates, run_check
 from edge_latup.bench.predict_check_records import CheckRecord, CheckRow
-from edge_latup.bench.predict_check_table import BEGIN, END, markdown, write_block
+from edge_latup.bench.predict_check_table import BLOCK, markdown
 from edge_latup.bench.published_cases import check_published
 from edge_latup.bench.sweep_records import CellKey, SweepRow
 from edge_latup.errors import InputError, SpecError
@@ -73,28 +74,10 @@ def test_the_table_says_what_failed() -> None:
         assert case.source in text
 
 
-def test_only_the_marked_block_is_rewritten_and_twice_gives_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "prediction.md"
-    path.write_text(f"before\n{BEGIN}\nnot yet measured\n{END}\nafter\n")
-    for _ in range(2):
-        write_block(path, "the table\n")
-        assert path.read_text() == f"before\n{BEGIN}\nthe table\n{END}\nafter\n"
-
-
-@pytest.mark.parametrize("text", ["", f"{BEGIN}", f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
-def test_a_document_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "prediction.md"
-    path.write_text(text)
-    with pytest.raises(InputError, match="does not hold"):
-        write_block(path, "the table")
-    assert path.read_text() == text
-    with pytest.raises(InputError, match="cannot be read"):
-        write_block(tmp_path / "nowhere.md", "the table")
-
-
 def test_the_document_of_the_project_has_the_marks() -> None:
     text = (Path(__file__).parents[3] / "docs" / "prediction.md").read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1
+    begin, end = marks(BLOCK)
+    assert text.count(begin) == text.count(end) == 1
 
 
 @pytest.fixture

@@ -1,0 +1,133 @@
+"""Networks side by side, as Markdown: what each is and does on a case, and what every form of it costs in Dice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Final
+
+from edge_latup.bench.columns import MISSING
+from edge_latup.bench.document_block import table_lines
+from edge_latup.bench.gate_records import GateDecision
+from edge_latup.bench.network_records import ALL_VIEWS, ONE_VIEW, LoadedNetwork
+from edge_latup.bench.records import DriftRecord, RegionDrift, TimingRow
+from edge_latup.errors import InputError
+from edge_latup.spec import REGIONS, ModelSpec, Region
+
+BLOCK: Final = "bench-network"
+"""Of docs/networks.md."""
+NETWORKS: Final = (
+    "network", "parameters", "GMAC an input", "input", "cases", "FP32 Dice", "fastest accepted", "a case in FP32, s",
+    "a case in that form, s", "with its augmentation, s", "windows run",
+)  # fmt: skip
+FORMS: Final = (
+    "network", "form", "MB", "FP32 / form", "ms an input", "x FP32", "executed convolutions", "peak MiB", "largest mean Dice drop",
+    "largest mean IoU drop", "gate",
+)  # fmt: skip
+
+
+def markdown(networks: Sequence[LoadedNetwork]) -> str:
+    """Both tables with the conditions they hold under.
+
+    Raises:
+        InputError: they were measured on different machines.
+    """
+    if not networks:
+        raise InputError("no network to show", "name the --out folders of edge-latup bench-network")
+    machines = {one.run.record.host.summary for one in networks}
+    if len(machines) > 1:
+        raise InputError(f"measured on different machines: {'; '.join(sorted(machines))}", "one table is of one machine")
+    tables = [*table_lines(NETWORKS, network_rows(networks)), "", *table_lines(FORMS, form_rows(networks))]
+    return "\n".join([_conditions(networks), "", *tables, "", *_refusals(networks)]).rstrip()
+
+
+def network_rows(networks: Sequence[LoadedNetwork]) -> list[list[str]]:
+    """A row of `NETWORKS` for each network."""
+    return [_network(one) for one in networks]
+
+
+def form_rows(networks: Sequence[LoadedNetwork]) -> list[list[str]]:
+    """A row of `FORMS` for each form of each network."""
+    return [_form(one, row) for one in networks for row in one.run.rows.values()]
+
+
+def _conditions(networks: Sequence[LoadedNetwork]) -> str:
+    """Machine, versions, dates and repeats of every figure below."""
+    rows = [row for one in networks for row in one.run.rows.values()]
+    first, started = networks[0].run.record, sorted(one.run.record.started for one in networks)
+    threads = " and ".join(map(str, sorted({row.threads for row in rows})))
+    warm = min(len(row.warm) for one in networks for row in one.record.cases)
+    return (
+        f"{first.host.summary}; {threads} threads; OpenVINO {first.versions.get('openvino', 'unknown')}; {started[0][:16]} to "
+        f"{started[-1][:16]} UTC. Load average when a timing began: up to {max(row.load_average for row in rows):.1f}. Latency: median of "
+        f"{min(len(row.samples_ms) for row in rows)} runs or more, in a process of its own. A case: files to label map with the model "
+        f"loaded, median of {warm} runs or more."
+    )
+
+
+def _network(one: LoadedNetwork) -> list[str]:
+    record, run = one.record, one.run
+    cases = {row.name: row for row in record.cases}
+    single, every = cases[f"{record.chosen}, {ONE_VIEW}"], cases.get(f"{record.chosen}, {ALL_VIEWS}")
+    return [
+        record.spec.name, f"{record.parameters:,}", f"{record.macs / 1e9:,.1f}", "x".join(map(str, record.input_shape)),
+        str(len(run.record.cases)), _dice(one), record.chosen, f"{cases[f'fp32, {ONE_VIEW}'].p50_s:.1f}", f"{single.p50_s:.1f}",
+        MISSING if every is None else f"{every.p50_s:.1f}", f"{single.windows_run} of {single.windows}",
+    ]  # fmt: skip
+
+
+def regions_of(spec: ModelSpec) -> tuple[Region, ...]:
+    """Regions that a network can find."""
+    return tuple(region for region in REGIONS if spec.regions is None or region in spec.regions.order)
+
+
+def _drifts(record: DriftRecord, region: Region) -> list[RegionDrift]:
+    return [case.regions[region] for case in record.cases if case.regions[region].dice_reference is not None]
+
+
+def _dice(one: LoadedNetwork) -> str:
+    """Mean of the FP32 reference by region, on the labelled cases."""
+    if not one.run.drift:
+        return MISSING
+    record, told = next(iter(one.run.drift.values())), []
+    for region in regions_of(one.record.spec):
+        values = [drift.dice_reference for drift in _drifts(record, region) if drift.dice_reference is not None]
+        told.append(f"{region} {fmean(values):.3f}" if values else f"{region} {MISSING}")
+    return ", ".join(told)
+
+
+def _form(one: LoadedNetwork, row: TimingRow) -> list[str]:
+    reference, drift = one.run.reference, one.run.drift.get(row.artifact)
+    decision = next((found for found in one.record.decisions if found.candidate == row.artifact), None)
+    return [
+        one.record.spec.name, row.artifact, f"{row.model_bytes / 1e6:.2f}", f"{reference.model_bytes / row.model_bytes:.2f}",
+        f"{row.p50_ms:,.0f}", f"{reference.p50_ms / row.p50_ms:.2f}",
+        ", ".join(f"{count} {precision}" for precision, count in row.executed_convolutions.items()),
+        f"{row.peak_rss_bytes / 2**20:,.0f}", *_drops(drift, regions_of(one.record.spec)), _gate(decision),
+    ]  # fmt: skip
+
+
+def _drops(record: DriftRecord | None, regions: Sequence[Region]) -> tuple[str, str]:
+    """The largest, over the regions, of the mean drop in Dice and in IoU: reference minus candidate, positive is worse."""
+    if record is None:
+        return MISSING, MISSING
+    dice, iou = [], []
+    for region in regions:
+        drifts = _drifts(record, region)
+        dice += [fmean(drop for drift in drifts if (drop := drift.dice_drop) is not None)] if drifts else []
+        iou += [fmean(drop for drift in drifts if (drop := drift.iou_drop) is not None)] if drifts else []
+    return tuple(f"{max(drops):.5f}" if drops else MISSING for drops in (dice, iou))  # type: ignore[return-value]
+
+
+def _gate(decision: GateDecision | None) -> str:
+    if decision is None:
+        return "reference"
+    return ("accepted" if decision.accepted else "refused") + ("" if decision.tested else ", by the mean alone")
+
+
+def _refusals(networks: Sequence[LoadedNetwork]) -> list[str]:
+    told = [
+        f"- {one.record.spec.name}, {decision.candidate}: {'; '.join(decision.reasons)}"
+        for one in networks for decision in one.record.decisions if not decision.accepted
+    ]  # fmt: skip
+    return ["Refused:", "", *told] if told else []

@@ -60,7 +60,7 @@ networks: $(VENV)/.installed  ## Train the published networks briefly, bench eac
 	phantoms calibration-full 11 4 240x240x155; phantoms held-out-full 12 4 240x240x155
 	set -e; trained() { $(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
 	trained res-unet --phase=64:250; for name in $(filter-out res-unet,$(FLAT)); do trained $$name --phase=64:150; done; \
-	for name in $(DEEP); do trained $$name --phase=48:400; done
+	for name in $(DEEP); do trained $$name --phase=48:1500; done
 	set -e; benched() { test -f $(NETWORKS)/runs/$$1/network.json || { rm -rf $(NETWORKS)/runs/$$1; $(BIN)/edge-latup bench-network $$2 \
 	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 $$4; }; }; \
 	benched latup-net edge_latup/demo -full; \

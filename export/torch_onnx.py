@@ -23,6 +23,10 @@ from edge_latup.spec import ModelSpec, Size
 from edge_latup.versions import versions_of
 
 OPSET: Final = 20
+OLDEST_OPSET: Final = 17
+"""The newest that TensorRT 8.5 reads, which is what JetPack 5 has for Xavier boards."""
+EXPORTER_OPSET: Final = 18
+"""The oldest that PyTorch's exporter writes."""
 PROVEN_IN: Final[dict[RuntimeName, dict[str, float]]] = {"onnxruntime": EXPORT_TOLERANCE, "openvino": RUNTIME_TOLERANCE}
 PACKAGES: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "edge-latup")
 AXES: Final = ("depth", "height", "width")
@@ -50,33 +54,39 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_onnx(network: Any, path: Path, spec: ModelSpec, dynamic: bool) -> None:
+def _write_onnx(network: Any, path: Path, spec: ModelSpec, dynamic: bool, opset: int) -> None:
     import torch
 
     shapes = _dynamic_shapes(spec.divisor) if dynamic else None
-    write_graph(network, torch.zeros(spec.input_shape), path, shapes=shapes, output="probabilities")
+    write_graph(network, torch.zeros(spec.input_shape), path, shapes=shapes, output="probabilities", opset=opset)
 
 
-def write_graph(network: Any, example: Any, path: Path, *, shapes: Any = None, output: str | None = None) -> None:
+def write_graph(
+    network: Any, example: Any, path: Path, *, shapes: Any = None, output: str | None = None, opset: int = OPSET
+) -> None:  # fmt: skip
     """Trace a module with an example tensor into one ONNX file, whose nodes are called what its modules are."""
     import torch
 
     with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (example,), str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+            network, (example,), str(path), dynamo=True, opset_version=max(opset, EXPORTER_OPSET), external_data=False, verbose=False,
             input_names=["image"], output_names=None if output is None else [output], optimize=True, dynamic_shapes=shapes,
         )  # fmt: skip
-    _slim(path, network)
+    _slim(path, network, opset)
 
 
-def _slim(path: Path, network: Any) -> None:
-    """Name the nodes after their modules, then drop what only the exporter needs: it doubles a small file and names local folders."""
+def _slim(path: Path, network: Any, opset: int) -> None:
+    """Name the nodes after their modules, bring the file to its opset, then drop what only the exporter needs.
+
+    That doubles a small file and names local folders.
+    """
     import onnx
 
     model = onnx.load(path, load_external_data=False)
+    name_nodes(model.graph, network)
+    model = _lowered(model, opset)
     graph = model.graph
-    name_nodes(graph, network)
     # A shape noted for a constant is redundant, and wrong as soon as a later tool stores the constant otherwise.
     constants = {tensor.name for tensor in graph.initializer}
     shapes = [value for value in graph.value_info if value.name not in constants]
@@ -87,6 +97,20 @@ def _slim(path: Path, network: Any) -> None:
         part.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+
+
+def _lowered(model: Any, opset: int) -> Any:
+    """The model in an older opset than the exporter writes."""
+    from onnx import version_converter
+
+    if opset >= EXPORTER_OPSET:
+        return model
+    for node in model.graph.node:
+        # It says nothing where there are axes, has no place in an older opset, and onnx's converter leaves it where it is.
+        kept = [attribute for attribute in node.attribute if attribute.name != "noop_with_empty_axes" or attribute.i]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    return version_converter.convert_version(model, opset)
 
 
 def refuse_no_checkpoint(folder: Path) -> None:
@@ -113,7 +137,8 @@ def reference_output(checkpoint: Path, batch: NDArray[np.float32]) -> NDArray[np
 
 
 def export_onnx(
-    checkpoint: Path, out: Path, *, size: Size | None = None, dynamic: bool = False, origin: Step | None = None, overwrite: bool = False
+    checkpoint: Path, out: Path, *, size: Size | None = None, dynamic: bool = False, opset: int = OPSET, origin: Step | None = None,
+    overwrite: bool = False,
 ) -> Artifact:  # fmt: skip
     """Export a checkpoint folder to `out` and prove parity with PyTorch in ONNX Runtime and in OpenVINO (FP32 pinned).
 
@@ -122,6 +147,7 @@ def export_onnx(
         out: artifact folder to make.
         size: spatial size; default the spec's crop.
         dynamic: leave the spatial size free (multiples of the spec's divisor); parity is proven at `size`.
+        opset: of ONNX, from 17 to 20.
         origin: what the checkpoint was made by, as the recipe's first step.
         overwrite: replace an existing artifact.
 
@@ -134,14 +160,14 @@ def export_onnx(
     refuse_existing(out, overwrite)
     network, spec = load_checkpoint(checkpoint)
     sized = _sized(spec, size or spec.spatial.size, dynamic)
-    manifest = _onnx_manifest(checkpoint, out.name, sized, dynamic)
+    manifest = _onnx_manifest(checkpoint, out.name, sized, dynamic, opset)
     if origin is not None:
         manifest = manifest.model_copy(update={"recipe": (origin, *manifest.recipe)})
     batch = parity_input(sized, sized.spatial.size)
     expected = reference_output(checkpoint, batch)
 
     def write_model(folder: Path) -> None:
-        _write_onnx(network, folder / "model.onnx", sized, dynamic)
+        _write_onnx(network, folder / "model.onnx", sized, dynamic, opset)
 
     def prove_parity(draft: Artifact) -> Manifest:
         parity, regions = [], sized.regions is not None
@@ -167,14 +193,14 @@ def _sized(spec: ModelSpec, size: Size, dynamic: bool) -> ModelSpec:
     return spec.model_copy(update={"spatial": spec.spatial.model_copy(update={"size": size})})
 
 
-def _onnx_manifest(checkpoint: Path, name: str, spec: ModelSpec, dynamic: bool) -> Manifest:
+def _onnx_manifest(checkpoint: Path, name: str, spec: ModelSpec, dynamic: bool, opset: int) -> Manifest:
     from edge_latup.networks.build import WEIGHTS_NAME, seen_cases
 
     step = Step(
         operation="export",
         parameters={
             "checkpoint_sha256": sha256_of(checkpoint / WEIGHTS_NAME),
-            "opset": OPSET,
+            "opset": opset,
             "dynamic": dynamic,
             "size": list(spec.spatial.size),
         },

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,9 +66,11 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_help_is_quick(edge_latup: Path, tmp_path: Path) -> None:
     seconds = []
     for _ in range(6):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([edge_latup, "--help"], check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: what else the machine does meanwhile is not counted.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     # The first run warms the disk cache.
     assert statistics.median(seconds[1:]) < HELP_SECONDS, seconds
 

@@ -81,8 +81,9 @@ def test_an_existing_folder_is_kept(checkpoint: Path, tmp_path: Path) -> None:
         (["--size", "16x16"], "--size '16x16' is not a size"),
         (["--size", "0"], "--size '0' is not a size"),
         (["--size", "8", "--dynamic"], "a free axis holds 16 to 512 voxels"),
-        (["--reference", "--size", "16"], "--reference takes no --size and no --dynamic"),
-        (["--reference", "--dynamic"], "--reference takes no --size and no --dynamic"),
+        (["--reference", "--size", "16"], "--reference takes no --size, --dynamic and --opset"),
+        (["--reference", "--opset", "17"], "--reference takes no --size, --dynamic and --opset"),
+        (["--reference", "--dynamic"], "--reference takes no --size, --dynamic and --opset"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(checkpoint: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

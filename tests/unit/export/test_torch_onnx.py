@@ -12,10 +12,11 @@ import pytest
 import torch
 from support import tree
 from tiny_network import SEEN, SIDE, random_network, tiny_spec
+from tiny_networks import write_checkpoint_of
 
 from edge_latup.artifact import MANIFEST_NAME, Artifact, open_artifact, sha256_of
 from edge_latup.export import torch_onnx
-from edge_latup.export.torch_onnx import OPSET
+from edge_latup.export.torch_onnx import OLDEST_OPSET, OPSET, export_onnx
 from edge_latup.networks.build import WEIGHTS_NAME
 from edge_latup.runtimes import open_session
 from edge_latup.segmentation.parity import EXPORT_TOLERANCE, RUNTIME_TOLERANCE
@@ -163,3 +164,22 @@ def test_the_reference_artifact_is_the_checkpoint_with_a_manifest(reference: Art
     image = image_of(SIDE, SIDE, SIDE)
     with open_session(reference) as session:
         np.testing.assert_array_equal(session.infer(image), run_torch(image))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_an_older_opset_computes_the_same(checkpoint: Path, static: Artifact, tmp_path: Path, dynamic: bool) -> None:
+    """17 is the newest that TensorRT 8.5 reads; the exporter itself writes 18 or newer."""
+    old = export_onnx(checkpoint, tmp_path / "old", opset=OLDEST_OPSET, dynamic=dynamic)
+    model = onnx.load(old.model_path)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert old.manifest.recipe[0].parameters["opset"] == 17
+    image = image_of(SIDE, SIDE, SIDE)
+    np.testing.assert_allclose(run_onnx(old, image), run_torch(image), atol=1e-5)
+    assert names_of(model.graph, "Conv") == names_of(graph_of(static), "Conv")
+
+
+@pytest.mark.parametrize("name", ["attention-resnet-unet R2", "res-unet gate", "res-unet cbam"])
+def test_every_kind_of_network_has_an_older_opset(tmp_path: Path, name: str) -> None:
+    old = export_onnx(write_checkpoint_of(name, tmp_path / "checkpoint"), tmp_path / "old", opset=OLDEST_OPSET)
+    assert onnx.load(old.model_path).opset_import[0].version == 17
+    assert {parity.candidate for parity in old.manifest.parity} == {"onnxruntime fp32", "openvino fp32"}

@@ -55,17 +55,20 @@ def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str],
     return made
 
 
-def compress(fp32: Artifact, folder: Path, calibration: Path, progress: Callable[[str], None]) -> list[Entry]:
-    """Every method this CPU can run in OpenVINO."""
-    progress("compressing: dynamic-range")
-    made = [quantize(fp32, "dynamic-range", folder / "dynamic-range")]
+def compress(
+    fp32: Artifact, folder: Path, calibration: Path, progress: Callable[[str], None], *, stored: Sequence[str] = ("dynamic-range",)
+) -> list[Entry]:  # fmt: skip
+    """The methods `stored`, which only store weights smaller, then bf16 and int8 as far as this CPU runs them in OpenVINO."""
+    made = []
     progress("compressing: bf16")
-    fast: Precision = "bf16"
-    try:
-        made.append(quantize(fp32, "bf16", folder / "bf16"))
-    except MissingDependencyError as error:
-        progress(f"no bf16 row: {error.message}")
-        fast = "fp32"
+    fast: Precision = "fp32"
+    for method in (*stored, "bf16"):
+        progress(f"compressing: {method}")
+        try:
+            made.append(quantize(fp32, method, folder / method))
+            fast = made[-1].manifest.float_precision
+        except MissingDependencyError as error:
+            progress(f"no {method} row: {error.message}")
     calibrated = make_calibration([calibration], fp32.manifest.spec)
     progress("looking at the calibration inputs")
     with prepare(fp32.model_path, calibrated.inputs) as prepared:

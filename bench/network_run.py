@@ -27,6 +27,8 @@ from edge_latup.records import write_record
 from edge_latup.runtimes.base import usable_cores
 from edge_latup.spec import Size
 
+STORED: Final = ("dynamic-range", "dynamic-range-bf16")
+"""Weights stored as int8, computed in FP32 and in BF16."""
 REPEATS: Final = 3
 CASE_SECONDS: Final = 60.0
 Progress = Callable[[str], None]
@@ -62,7 +64,7 @@ def run_network(plan: NetworkPlan, out: Path, progress: Progress) -> LoadedNetwo
         raise InputError(f"{out} holds a finished run", "choose a new --out")
     progress("to an artifact, proven to compute what its source computes")
     fp32 = float_artifact(plan, out / "artifacts" / "fp32")
-    entries = (Entry(artifact=fp32, runtime="openvino"), *compress(fp32, out / "artifacts", plan.calibration, progress))
+    entries = (Entry(artifact=fp32, runtime="openvino"), *compress(fp32, out / "artifacts", plan.calibration, progress, stored=STORED))
     run_bench(
         Plan(
             entries=entries, cases=plan.cases, reference="fp32", baseline="fp32", min_runs=plan.min_runs, min_seconds=plan.min_seconds,

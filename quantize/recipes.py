@@ -107,6 +107,11 @@ METHODS: Final[dict[str, Method]] = {
         precision="fp32", float_precision="fp32", storage="int8", needs_calibration=False,
         recipes=_portable(weights.store_int8, PORTABLE),
     ),
+    "dynamic-range-bf16": Method(
+        summary="weights int8 per output channel in the file, arithmetic BF16",
+        precision="bf16", float_precision="bf16", storage="int8", needs_calibration=False,
+        recipes=_portable(weights.store_int8, ("openvino",)),
+    ),
     "dynamic-int8": Method(
         summary="ONNX Runtime's dynamic INT8: integer convolutions with ranges found at run time; for size only, slower than FP32",
         precision="int8", float_precision="fp32", storage="int8", needs_calibration=False,

@@ -35,7 +35,8 @@ class Figure(Record):
     value: float = Field(gt=0)
     kind: FigureKind
     source: Text
-    """A document's name and address, or the command that measured it."""
+    """Documents by name and address, parted by "; ", or the command that measured it. "(not read)" after a name: its text was not
+    compared with the figure, which then rests on the others named, if any. "third party" before it: not the maker's own."""
     note: str = ""
 
 

@@ -196,3 +196,14 @@ def test_a_missing_file_and_one_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpecError, match="is not TOML"):
         load_profile(str(tmp_path / "binary.toml"))
+
+
+def test_a_document_is_marked_as_not_read_everywhere_or_nowhere() -> None:
+    marks: dict[str, set[bool]] = {}
+    for profile in PROFILES.values():
+        figures = [*profile.gmacs.values(), profile.bandwidth_gb_s, profile.memory_gib]
+        for part in (part for figure in figures for part in figure.source.split("; ")):
+            name, _, address = part.rpartition(", ")
+            marks.setdefault(address, set()).add(name.endswith("(not read)"))
+    assert {True, False} <= {mark for seen in marks.values() for mark in seen}
+    assert not [address for address, seen in marks.items() if len(seen) > 1]

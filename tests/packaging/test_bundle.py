@@ -201,6 +201,30 @@ def test_an_operators_mistake_is_one_sentence_and_no_file(installed: Path, case:
     assert not list(tmp_path.glob("labels*"))
 
 
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+"""Run a command with one folder read-only, in a mount namespace of its own: permission bits do not bind root."""
+
+
+@pytest.mark.parametrize("out", ["labels.nii.gz", "labels"], ids=["one exam", "a folder of exams"])
+def test_a_read_only_disk_is_one_sentence_and_no_file(installed: Path, case: Path, tmp_path: Path, out: str) -> None:
+    disk, home = tmp_path / "disk", tmp_path / "home"
+    disk.mkdir()
+    mounted = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", disk]
+    if offline(home, *mounted, "true").returncode:
+        pytest.skip("a read-only folder cannot be mounted here")
+    exam = case.parent if out == "labels" else case
+    done = offline(home, *mounted, installed / "segment", exam, "--out", disk / out)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot write into" in error
+    assert "Read-only file system" in error
+    assert "choose another --out" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "segmenting" not in done.stderr, "it is refused before the minutes of inference"
+    assert list(disk.iterdir()) == []
+    assert list(home.iterdir()) == []
+
+
 def test_a_disk_that_is_too_small_leaves_nothing_half_installed(bundle: Path, public: Path, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("mounting a small disk needs root")

@@ -249,6 +249,28 @@ def test_an_operators_mistake_is_one_sentence(here: Installation, cli: Command, 
     assert not (here.root / "x.nii.gz").exists()
 
 
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("/proc/labels.nii.gz", "cannot write into /proc"), ("/proc/labels", "/proc/labels"), ("a-file/labels.nii.gz", "does not exist")],
+    ids=["no file can be made", "no folder can be made", "below a file"],
+)
+def test_where_nothing_can_be_written_it_is_one_sentence_before_any_inference(
+    here: Installation, cli: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: str, words: str
+) -> None:  # fmt: skip
+    from edge_latup.segmentation.case import Segmenter
+
+    here.test(THREADS)
+    monkeypatch.setattr(Segmenter, "segment_files", lambda *given: pytest.fail("inference began"))
+    (here.root / "a-file").write_text("", encoding="ascii")
+    before = set(here.root.iterdir())
+    capsys.readouterr()
+    case = here.bundle / "golden" / ("case" if out.endswith(".gz") else "")
+    assert verb(here, "segment", case, "--out", here.root / out) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert words in error
+    assert set(here.root.iterdir()) - {here.state} == before - {here.state}
+
+
 def test_timed_runs_are_few() -> None:
     assert selftest.TIMED_RUNS >= 2, "one run cannot differ from itself"
 

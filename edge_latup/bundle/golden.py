@@ -52,7 +52,7 @@ TOLERANCES: Final[dict[Precision, Tolerance]] = {
 
 INT8 of the demo network, expected with AVX-512-VNNI and computed with another instruction set, stays within half of its tolerance: on x86
 (tests/integration/test_golden_isas.py, slow) and on emulated aarch64, which is the farthest seen
-(tests/integration/test_aarch64_bundle.py).
+(tests/integration/test_aarch64_bundle.py). For TensorRT they were set before any engine was seen (docs/bundles.md says what they rest on).
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,8 +71,8 @@ class Installation:
             wanted = any(one.numerics == "reference" for one in read_golden(self.bundle / FOLDER).expectations)
         except SpecError:
             return
-        if wanted:
-            allow_system_tensorrt()
+        if wanted and allow_system_tensorrt():
+            os.environ["CUDA_CACHE_PATH"] = str(self.cache / "cuda")  # the driver's own cache would be in the user's home
 
     def test(self, threads: int = 0, tell: Callable[[str], None] = lambda _: None) -> SelfTest:
         """Run the self-test and store its result; `tell` hears of what takes minutes.

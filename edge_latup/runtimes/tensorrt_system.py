@@ -27,11 +27,12 @@ LONGEST: Final = 30
 """Seconds that the interpreter may take to answer."""
 
 
-def allow_system_tensorrt() -> None:
-    """From now on `import tensorrt` also looks where this interpreter's own packages lie; once, and only where those are shut out."""
-    shut_out = sys.flags.no_site and not getattr(sys, "frozen", False)  # a frozen program is no interpreter that could be asked
+def allow_system_tensorrt() -> bool:
+    """From now on `import tensorrt` also looks where this interpreter's own packages lie; only where those are shut out, else False."""
+    shut_out = bool(sys.flags.no_site) and not getattr(sys, "frozen", False)  # a frozen program is no interpreter that could be asked
     if shut_out and not any(isinstance(finder, SystemTensorRt) for finder in sys.meta_path):
         sys.meta_path.append(SystemTensorRt())
+    return shut_out
 
 
 class SystemTensorRt(importlib.metadata.DistributionFinder):

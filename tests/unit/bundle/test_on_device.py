@@ -330,7 +330,8 @@ import importlib.util
 assert importlib.util.find_spec("secret") is None, "only TensorRT's modules are seen"
 from edge_latup.versions import version_of
 assert version_of("secret") == "not installed"
-print("tensorrt", version_of("tensorrt"))
+import os
+print("tensorrt", version_of("tensorrt"), os.environ["CUDA_CACHE_PATH"])
 sys.exit(code)
 """
 
@@ -375,7 +376,7 @@ def test_the_machines_own_tensorrt_is_found_and_nothing_else_of_it(machine: Path
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{BEST} on tensorrt" in done.stdout, done.stdout + done.stderr
     assert "takes minutes" in done.stderr
-    assert "tensorrt 10.16.1.11" in done.stdout
+    assert f"tensorrt 10.16.1.11 {here.cache}/" in done.stdout, "nor does the driver write elsewhere"
     assert here.stored().fingerprint.packages["tensorrt"] == "10.16.1.11"
     (kept,) = engines(here)
     changed = kept.stat().st_mtime_ns

@@ -155,6 +155,7 @@ def test_a_self_test_holds_for_a_day_on_the_same_machine(here: Installation) -> 
     [
         ({"cpu": "Another CPU"}, "cpu: Another CPU is now "),
         ({"gpu_driver": "535.54"}, "gpu_driver: 535.54 is now "),
+        ({"gpus": ("NVIDIA A2",)}, "gpus: ('NVIDIA A2',) is now "),
         ({"packages": {"openvino": "2025.0"}}, "openvino: 2025.0 is now "),
     ],
 )
@@ -170,6 +171,15 @@ def test_the_drivers_version_is_read_from_the_kernel(tmp_path: Path) -> None:
     path.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Tue Aug  5\nGCC version: 12.2.0\n", encoding="ascii")
     assert fingerprint(path).gpu_driver == "580.65.06"
     assert fingerprint(tmp_path / "missing").gpu_driver == "none"
+
+
+def test_the_gpus_are_those_that_the_driver_names(tmp_path: Path) -> None:
+    for number, model in enumerate(("NVIDIA GeForce RTX 3060", "NVIDIA A2")):
+        (tmp_path / f"0000:0{number}:00.0").mkdir()
+        text = f"Model: \t\t {model}\nIRQ:   \t\t 16{number}\nGPU UUID: \t GPU-1\n"
+        (tmp_path / f"0000:0{number}:00.0" / "information").write_text(text, encoding="ascii")
+    assert fingerprint(gpus=tmp_path).gpus == ("NVIDIA GeForce RTX 3060", "NVIDIA A2")
+    assert fingerprint(gpus=tmp_path / "missing").gpus == ()
 
 
 def test_int8_has_its_own_tolerance_whatever_its_float_part(compressed: Compress, tiny_fp32: Artifact) -> None:

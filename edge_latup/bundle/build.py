@@ -7,7 +7,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,7 @@ from edge_latup.bundle.keys import SigningKey
 from edge_latup.bundle.manifest import MANIFEST_NAME, BundledArtifact, BundleFile, BundleManifest, Role
 from edge_latup.bundle.own_wheel import build_own_wheel
 from edge_latup.bundle.platforms import PLATFORMS, PlatformName
-from edge_latup.bundle.reference import ReferenceNumerics
+from edge_latup.bundle.reference import predictor_of
 from edge_latup.bundle.sbom import NAME as SBOM
 from edge_latup.bundle.sbom import write_licences, write_sbom
 from edge_latup.bundle.sign import files_in, sign_bundle
@@ -32,9 +31,6 @@ from edge_latup.bundle.wheelhouse import Locked, lock_text, resolve
 from edge_latup.errors import InputError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import write_record, write_text
-from edge_latup.runtimes import choose_runtime, open_session
-from edge_latup.runtimes.base import SessionOptions
-from edge_latup.segmentation.engine import Predictor
 
 EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {
     "openvino": ("core",), "onnxruntime": ("core", "onnxruntime", "audit"), "tensorrt": ("core", "tensorrt", "audit"),
@@ -171,7 +167,7 @@ def _golden(plan: Plan, opened: Sequence[Artifact], bundled: Sequence[BundledArt
     for artifact, one in zip(opened, bundled, strict=True):
         runtime, name = runtime_on(plan.platform, artifact), f"{Path(one.folder).name}.npz"
         reference = runtime == "tensorrt"
-        with _predictor(artifact, runtime, plan.threads) as session:
+        with predictor_of(artifact, runtime, plan.threads) as session:
             computed(session, files, artifact.manifest.spec).write(folder / name)
         expectations.append(
             Expectation(
@@ -181,13 +177,6 @@ def _golden(plan: Plan, opened: Sequence[Artifact], bundled: Sequence[BundledArt
             )
         )  # fmt: skip
     write_golden(folder, expectations)
-
-
-def _predictor(artifact: Artifact, runtime: RuntimeName, threads: int) -> AbstractContextManager[Predictor]:
-    """What computes the expectation: the runtime of the target, or reference numerics where that is TensorRT."""
-    if runtime == "tensorrt":
-        return nullcontext(ReferenceNumerics(artifact))
-    return open_session(artifact, choose_runtime(artifact, runtime), SessionOptions(threads=threads))
 
 
 def _extras(plan: Plan, opened: Sequence[Artifact]) -> set[str]:

@@ -168,5 +168,5 @@ def readme(
     needs = f"CPython {', '.join(pythons)}" if pythons else "no Python, but zlib (and to install OpenSSL 3, sha256sum and a POSIX shell)"
     return README.format(
         label=label, target=target, created=created, key_id=key_id, platform=platform, needs=needs,
-        modalities=", ".join(modalities), notes="".join(f"- {note}.\n".replace("..", ".") for note in notes),
+        modalities=", ".join(modalities), notes="".join(f"- {note.rstrip('.')}.\n" for note in notes),
     )  # fmt: skip

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edge_latup.artifact import Artifact, sha256_of
-from edge_latup.errors import ArtifactError, EdgeLatupError, SpecError
+from edge_latup.artifact import Artifact, open_artifact, sha256_of
+from edge_latup.errors import ArtifactError, SpecError
 from edge_latup.manifest import AuditSummary, Sha256
 from edge_latup.records import Record
 from edge_latup.runtimes import open_session
@@ -88,14 +88,12 @@ def engine_changed(engine: Engine, artifact: Path, cache: Path, *, ask_gpu: bool
         return "the TensorRT engine is not the one that was tested"
     if not ask_gpu:
         return None
-    if told := missing():
-        return told
-    from edge_latup.artifact import open_artifact
-
     try:
+        if told := missing():
+            return told
         _, key = wanted_engine(open_artifact(artifact), SessionOptions(cache_dir=cache))
-    except EdgeLatupError as error:
-        return error.message
+    except Exception as error:  # noqa: BLE001  (whatever TensorRT or the driver throws, the self-test comes next, and has a fallback)
+        return f"TensorRT failed: {error}"
     return None if key == engine.key else "the GPU, its driver, TensorRT or the artifact is another than the engine was built for"
 
 

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from edge_latup.artifact import Artifact
-from edge_latup.runtimes.base import Batch, fixed_shape
+from edge_latup.manifest import RuntimeName
+from edge_latup.runtimes import choose_runtime, open_session
+from edge_latup.runtimes.base import Batch, SessionOptions, fixed_shape
+from edge_latup.segmentation.engine import Predictor
+
+
+def predictor_of(artifact: Artifact, runtime: RuntimeName, threads: int) -> AbstractContextManager[Predictor]:
+    """What computes an expectation: the runtime of the target, or reference numerics where that is TensorRT.
+
+    Raises:
+        EdgeLatupError: the artifact cannot be opened here.
+    """
+    if runtime == "tensorrt":
+        return nullcontext(ReferenceNumerics(artifact))
+    return open_session(artifact, choose_runtime(artifact, runtime), SessionOptions(threads=threads))
 
 
 class ReferenceNumerics:

@@ -23,14 +23,15 @@ from edge_latup.records import Record
 from edge_latup.runtimes import choose_runtime, open_session, runtime_made_for
 from edge_latup.runtimes.audit import shortfall
 from edge_latup.runtimes.base import Batch, Session, SessionOptions
-from edge_latup.runtimes.tensorrt import missing
+from edge_latup.runtimes.tensorrt import BUILD
 from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.memory import in_gib, process_bytes
 
 TIMED_RUNS: Final = 3
 OPENS: Final = "opens and runs"
 INSTALL_THERE: Final = (
-    "install TensorRT for the Python that this bundle was installed with (on Jetson it comes with JetPack, for the system's python3)"
+    "see that the GPU's driver works and that TensorRT is installed for the Python that this bundle was installed with (on Jetson both come"
+    " with JetPack, for the system's python3)"
 )
 MAKER: Final = "tell whoever made the bundle"
 
@@ -143,7 +144,7 @@ def _test(
 
 def _unopened(expectation: Expectation, runtime: RuntimeName | None, message: str, hint: str) -> ArtifactTest:
     if runtime == "tensorrt":  # its remedy for engineers is not one for the machine that segments
-        remedy, found = (INSTALL_THERE if missing() else hint or MAKER), message
+        remedy, found = (INSTALL_THERE if hint == BUILD else hint or MAKER), message
     else:
         remedy, found = "", f"{message} ({hint})" if hint else message
     check = Check(name=OPENS, passed=False, found=found)

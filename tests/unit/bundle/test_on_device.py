@@ -259,7 +259,7 @@ def test_without_tensorrt_the_fallback_is_used_and_it_says_why(
     (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert f"{BEST} does not run in TensorRT on this machine (TensorRT needs tensorrt, which is not installed)" in told
     assert "so artifacts/fp32 on openvino is used" in told or "so artifacts/fp32 on onnxruntime is used" in told
-    assert "on Jetson it comes with JetPack" in told
+    assert "on Jetson both come with JetPack" in told
     assert "then run: edge-latup self-test" in told
     result = here.stored()
     assert result.chosen == "artifacts/fp32"
@@ -305,6 +305,19 @@ def test_whatever_tensorrt_throws_the_fallback_is_used(here: Installation, insta
     result = here.test(THREADS)
     assert result.chosen == "artifacts/fp32"
     assert "TensorRT failed: AttributeError: this TensorRT has no such name" in str(fallback_told(result))
+
+
+def test_a_driver_that_breaks_after_the_self_test_leads_to_another_one(
+    here: Installation, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def broken(*given: object) -> None:
+        raise AttributeError("no such name")
+
+    install()
+    here.test(THREADS)
+    monkeypatch.setattr(on_device, "wanted_engine", broken)
+    assert here.outdated() == "TensorRT failed: no such name"
+    assert here.test(THREADS).chosen == "artifacts/fp32"
 
 
 def test_an_engine_that_computes_something_else_than_the_graph_is_not_used(here: Installation, install: Install) -> None:

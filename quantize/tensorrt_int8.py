@@ -7,7 +7,8 @@ stands, in float, with its optimiser off, so what is seen is the rounding that T
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,18 +89,38 @@ def simulate(path: Path, batch: NDArray[np.float32]) -> NDArray[np.float32]:
     Raises:
         ArtifactError: ONNX Runtime cannot load or run the file.
     """
+    return simulator(path)(batch)
+
+
+def simulator(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """`simulate` with the file loaded once.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load the file, or later run it.
+    """
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 3
-    try:
+    with _simulating(path):
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        output: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with _simulating(path):
+            output: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: batch})[0]
+        return output
+
+    return run
+
+
+@contextmanager
+def _simulating(path: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         reason = str(error).strip().partition("\n")[0]
         raise ArtifactError(f"ONNX Runtime cannot simulate {path}: {reason}", "make the artifact again") from error
-    return output
 
 
 def examine(reference: Artifact, draft: Artifact) -> Manifest:

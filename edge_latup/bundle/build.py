@@ -14,12 +14,14 @@ from typing import Any, Final
 from edge_latup.artifact import Artifact, open_artifact
 from edge_latup.bundle.canonical import from_canonical
 from edge_latup.bundle.documents import INSTALL_SH, change_record, model_card, readme, write_installers
+from edge_latup.bundle.fit import notes_for, refuse_tensorrt, runtime_on, warnings_for
 from edge_latup.bundle.golden import FOLDER, Expectation, Limits, computed, tolerance_of, write_golden, write_golden_case
 from edge_latup.bundle.install import APP
 from edge_latup.bundle.keys import SigningKey
 from edge_latup.bundle.manifest import MANIFEST_NAME, BundledArtifact, BundleFile, BundleManifest, Role
 from edge_latup.bundle.own_wheel import build_own_wheel
 from edge_latup.bundle.platforms import PLATFORMS, PlatformName
+from edge_latup.bundle.reference import predictor_of
 from edge_latup.bundle.sbom import NAME as SBOM
 from edge_latup.bundle.sbom import write_licences, write_sbom
 from edge_latup.bundle.sign import files_in, sign_bundle
@@ -29,12 +31,12 @@ from edge_latup.bundle.wheelhouse import Locked, lock_text, resolve
 from edge_latup.errors import InputError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import write_record, write_text
-from edge_latup.runtimes import choose_runtime, open_session, preferred_on
-from edge_latup.runtimes.base import SessionOptions
 
-EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {"openvino": ("core",), "onnxruntime": ("core", "onnxruntime", "audit")}
+EXTRAS: Final[dict[RuntimeName, tuple[str, ...]]] = {
+    "openvino": ("core",), "onnxruntime": ("core", "onnxruntime", "audit"), "tensorrt": ("core", "tensorrt", "audit"),
+}  # fmt: skip
 """Extras of edge-latup that a runtime needs on the target; core has what segmenting itself needs, audit what the self-test
-needs to see which kernels ONNX Runtime executes."""
+needs to see which kernels ONNX Runtime or a TensorRT engine executes. TensorRT itself is the machine's own."""
 ROLES: Final[tuple[tuple[str, Role], ...]] = (
     (f"{APP}/", "runtime"), ("artifacts/", "artifact"), ("golden/", "golden-case"),
     ("licences/", "licence"), ("install", "installer"), (SBOM, "sbom"),
@@ -72,17 +74,22 @@ class Plan:
     """Bring a program with its own Python instead of wheels; `pythons` is then not used."""
 
 
-def build_bundle(plan: Plan, key: SigningKey, out: Path, progress: Progress = lambda _: None) -> BundleManifest:
-    """Write the signed folder `out`.
+def build_bundle(
+    plan: Plan, key: SigningKey, out: Path, progress: Progress = lambda _: None, warn: Progress = lambda _: None
+) -> BundleManifest:  # fmt: skip
+    """Write the signed folder `out`; `warn` hears what will work worse on the target than it might.
 
     Raises:
-        InputError: `out` exists, an artifact cannot run here or in no runtime that the clinic installs, or wheels are missing.
+        InputError: `out` exists, an artifact cannot run here or in no runtime that the clinic installs, one for TensorRT has no fallback,
+            or wheels are missing.
         ArtifactError: an artifact is damaged.
     """
     if out.exists():
         raise InputError(f"{out} exists", "choose another --out")
     opened = tuple(open_artifact(path) for path in plan.artifacts)
     _check(plan, opened)
+    for told in warnings_for(opened, plan.platform):
+        warn(told)
     if plan.standalone:
         check_standalone(plan.platform)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -101,17 +108,13 @@ def _check(plan: Plan, opened: Sequence[Artifact]) -> None:
     if not names or len(set(names)) < len(names):
         raise InputError(f"the artifacts' folders are called {', '.join(names) or 'nothing'}", "give each artifact a name of its own")
     for artifact in opened:
-        if (runtime := _runtime_there(plan, artifact)) not in EXTRAS:
+        if (runtime := runtime_on(plan.platform, artifact)) not in EXTRAS:
             hint = f"package artifacts for {' or '.join(EXTRAS)}"
             raise InputError(f"{artifact.folder} is for {runtime}, which no wheelhouse can bring", hint)
     specs = {artifact.manifest.spec.model_dump_json() for artifact in opened}
     if len(specs) > 1:
         raise InputError("the artifacts have different model specs, so one cannot stand in for the other", "package them apart")
-
-
-def _runtime_there(plan: Plan, artifact: Artifact) -> RuntimeName:
-    """What will execute it on the target, which may prefer another runtime than this machine."""
-    return preferred_on(PLATFORMS[plan.platform].markers["platform_machine"], artifact)
+    refuse_tensorrt(opened, plan.platform, plan.target, standalone=plan.standalone)
 
 
 def _fill(plan: Plan, opened: Sequence[Artifact], key: SigningKey, part: Path, progress: Progress) -> BundleManifest:
@@ -127,8 +130,9 @@ def _fill(plan: Plan, opened: Sequence[Artifact], key: SigningKey, part: Path, p
     write_text(model_card(opened), part / "MODEL-CARD.md")
     label, spec = f"{plan.name} {plan.version}", opened[0].manifest.spec
     text = readme(
-        label, plan.target, plan.created, key.public.key_id, plan.platform, () if plan.standalone else plan.pythons, spec.modalities
-    )
+        label, plan.target, plan.created, key.public.key_id, plan.platform, () if plan.standalone else plan.pythons, spec.modalities,
+        notes_for(opened, plan.platform),
+    )  # fmt: skip
     write_text(text, part / "README.md")
     previous = _changes(plan, bundled, part)
     progress("listing and signing")
@@ -161,19 +165,22 @@ def _golden(plan: Plan, opened: Sequence[Artifact], bundled: Sequence[BundledArt
     folder.mkdir()
     files, expectations = write_golden_case(folder), []
     for artifact, one in zip(opened, bundled, strict=True):
-        runtime, name = choose_runtime(artifact, _runtime_there(plan, artifact)), f"{Path(one.folder).name}.npz"
-        with open_session(artifact, runtime, SessionOptions(threads=plan.threads)) as session:
+        runtime, name = runtime_on(plan.platform, artifact), f"{Path(one.folder).name}.npz"
+        reference = runtime == "tensorrt"
+        with predictor_of(artifact, runtime, plan.threads) as session:
             computed(session, files, artifact.manifest.spec).write(folder / name)
-        limits = plan.limits if one is bundled[0] else Limits()
-        tolerance = tolerance_of(artifact)
         expectations.append(
-            Expectation(artifact=one.folder, digest=one.digest, runtime=runtime, tolerance=tolerance, limits=limits, file=name)
-        )
+            Expectation(
+                artifact=one.folder, digest=one.digest, runtime="onnxruntime" if reference else runtime, file=name,
+                numerics="reference" if reference else "executed", tolerance=tolerance_of(artifact),
+                limits=plan.limits if one is bundled[0] else Limits(),
+            )
+        )  # fmt: skip
     write_golden(folder, expectations)
 
 
 def _extras(plan: Plan, opened: Sequence[Artifact]) -> set[str]:
-    return {extra for artifact in opened for extra in EXTRAS[_runtime_there(plan, artifact)]}
+    return {extra for artifact in opened for extra in EXTRAS[runtime_on(plan.platform, artifact)]}
 
 
 def _wheelhouse(plan: Plan, opened: Sequence[Artifact], part: Path, store: Path, progress: Progress) -> Wheels:

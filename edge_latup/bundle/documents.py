@@ -53,7 +53,7 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
   case on this machine, and only then switches to the new version. Interrupted at any point, run it again.
 - A bundle made before the one in use is refused unless you add `--allow-older`.
 - Go back: `./install.sh --rollback`. Remove: delete the folder.
-
+{notes}
 ## For the operator
 
 - `segment CASE --out LABELS.nii.gz` segments one exam: a folder with {modalities} as NIfTI.
@@ -61,6 +61,10 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
 - Beside each label map a JSON file says which model made it of which files, and the tumour's volumes in mL.
 - A self-test runs once a day and when the machine changes. If it fails, nothing is segmented: call whoever made this bundle.
 """
+ENGINE: Final = (
+    "- For TensorRT: its engine is built on the machine where this is installed, and was never seen by whoever made the bundle. What the"
+    " golden case must give is reference numerics, computed by ONNX Runtime on a CPU, node by node, in float with Q/DQ rounding."
+)
 
 
 class FileChange(Record):
@@ -145,6 +149,7 @@ def _artifact_card(artifact: Artifact) -> list[str]:
         f"{step.operation} {', '.join(f'{name}={value}' for name, value in step.parameters.items())}".strip() for step in manifest.recipe
     ]
     lines += [f"- Made by: {'; '.join(steps) or 'not recorded'}."]
+    lines += [ENGINE] if "tensorrt" in manifest.runtimes else []
     lines += [
         f"- Parity with {parity.reference} ({parity.candidate}): largest difference {parity.max_abs:.2g}, same class in "
         f"{parity.argmax_agreement:.5f} of voxels of one {parity.input}."
@@ -155,10 +160,13 @@ def _artifact_card(artifact: Artifact) -> list[str]:
     return [*lines, ""]
 
 
-def readme(label: str, target: str, created: object, key_id: str, platform: str, pythons: Sequence[str], modalities: Sequence[str]) -> str:
-    """README.md."""
+def readme(
+    label: str, target: str, created: object, key_id: str, platform: str, pythons: Sequence[str], modalities: Sequence[str],
+    notes: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """README.md; `notes` on single artifacts."""
     needs = f"CPython {', '.join(pythons)}" if pythons else "no Python, but zlib (and to install OpenSSL 3, sha256sum and a POSIX shell)"
     return README.format(
         label=label, target=target, created=created, key_id=key_id, platform=platform, needs=needs,
-        modalities=", ".join(modalities),
+        modalities=", ".join(modalities), notes="".join(f"- {note.rstrip('.')}.\n" for note in notes),
     )  # fmt: skip

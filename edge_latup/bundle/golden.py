@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from edge_latup.cases.read import read_case
 from edge_latup.errors import VerificationError
 from edge_latup.manifest import Precision, RuntimeName, Sha256
 from edge_latup.records import Record, read_record, write_record
-from edge_latup.runtimes.base import Batch, Session
-from edge_latup.segmentation.engine import segment
+from edge_latup.runtimes.base import Batch
+from edge_latup.segmentation.engine import Predictor, segment
 from edge_latup.segmentation.prepare import crop_input
 from edge_latup.spec import ModelSpec
 
@@ -72,6 +72,9 @@ class Expectation(Record):
     digest: Sha256
     runtime: RuntimeName
     """That computed the expectation."""
+    numerics: Literal["executed", "reference"] = "executed"
+    """"executed": the runtime that the target uses computed it. "reference": of a TensorRT artifact, whose graph ONNX Runtime computed
+    node by node in float on the CPU, since its engine can only be built on the target."""
     tolerance: Tolerance
     limits: Limits = Limits()
     file: str
@@ -124,8 +127,8 @@ def sampled(output: Batch, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
     return chosen
 
 
-def computed(session: Session, files: CaseFiles, spec: ModelSpec, voxels: NDArray[np.int64] | None = None) -> Expected:
-    """What an opened artifact makes of the golden case; at seeded voxels unless they are given."""
+def computed(session: Predictor, files: CaseFiles, spec: ModelSpec, voxels: NDArray[np.int64] | None = None) -> Expected:
+    """What an opened artifact, or its reference numerics, makes of the golden case; at seeded voxels unless they are given."""
     output = session.infer(golden_input(files, spec))
     if voxels is None:
         number = int(np.prod(output.shape[2:]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -12,10 +13,13 @@ from typing import IO, Final
 
 from edge_latup.artifact import sha256_of
 from edge_latup.bundle.fingerprint import fingerprint
+from edge_latup.bundle.golden import FOLDER, read_golden
 from edge_latup.bundle.manifest import MANIFEST_NAME
+from edge_latup.bundle.on_device import engine_changed
 from edge_latup.bundle.selftest import SelfTest, run_self_test
 from edge_latup.errors import InputError, SpecError, VerificationError
 from edge_latup.records import read_record, write_record
+from edge_latup.runtimes.tensorrt_system import allow_system_tensorrt
 
 GIVE_BACK: Final = "free space, or give the folder back to its owner"
 MAX_AGE: Final = timedelta(hours=24)
@@ -61,16 +65,27 @@ class Installation:
             raise InputError(f"{self.version} is not installed in {self.root}", "install the bundle again: install.sh")
         return sha256_of(path)
 
-    def test(self, threads: int = 0) -> SelfTest:
-        """Run the self-test and store its result.
+    def see_tensorrt(self) -> None:
+        """Let a bundle with a TensorRT artifact, and no other, find the machine's own TensorRT."""
+        try:
+            wanted = any(one.numerics == "reference" for one in read_golden(self.bundle / FOLDER).expectations)
+        except SpecError:
+            return
+        if wanted and allow_system_tensorrt():
+            os.environ["CUDA_CACHE_PATH"] = str(self.cache / "cuda")  # the driver's own cache would be in the user's home
+
+    def test(self, threads: int = 0, tell: Callable[[str], None] = lambda _: None) -> SelfTest:
+        """Run the self-test and store its result; `tell` hears of what takes minutes.
 
         Raises:
             VerificationError: the golden case is damaged.
             InputError: the result cannot be stored.
         """
+        self.see_tensorrt()
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
-            result = run_self_test(self.bundle, self.digest, threads=threads, cache=self.cache)
+            self.cache.chmod(0o700)  # an engine can hold code, and is not loaded from a folder that others can write to
+            result = run_self_test(self.bundle, self.digest, threads=threads, cache=self.cache, tell=tell)
             write_record(result, self.record)
         except OSError as error:
             raise InputError(
@@ -91,6 +106,7 @@ class Installation:
             return "no self-test is stored"
         if stored.bundle != self.digest:
             return "the stored self-test is of another bundle"
+        self.see_tensorrt()
         current = fingerprint()
         if not own_packages:
             current = current.model_copy(update={"python": stored.fingerprint.python, "packages": stored.fingerprint.packages})
@@ -99,6 +115,8 @@ class Installation:
         age = (now or datetime.now(timezone.utc)) - stored.finished
         if not timedelta(0) <= age <= MAX_AGE:
             return f"the last self-test was {stored.finished:%Y-%m-%d %H:%M} UTC, more than {MAX_AGE.total_seconds() / 3600:.0f} h ago"
+        if stored.engine is not None and stored.chosen is not None:
+            return engine_changed(stored.engine, self.bundle / stored.chosen, self.cache, ask_gpu=own_packages)
         return None
 
     def artifact(self, result: SelfTest, *, despite_failure: bool = False) -> Path:

@@ -31,6 +31,7 @@ PIP: Final = "pip"
 """Ships with every wheelhouse: Debian's system Python has neither pip nor ensurepip."""
 LEFT_OUT: Final = frozenset({"openvino-telemetry"})
 """OpenVINO names it as a requirement and works without it; it would report every use to Google Analytics."""
+PINS: Final = ("constraints.txt", "cuda-constraints.txt")
 LAST_LINES: Final = 8
 Fetch = Callable[[Sequence[str], Path], None]
 """Downloads wheels of the pinned requirements, such as "numpy==2.4.6", into a folder."""
@@ -89,8 +90,9 @@ def resolve(
 
 
 def own_constraints() -> str:
-    """Text of the constraints.txt that this version of edge-latup was tested with."""
-    return (resources.files("edge_latup.bundle") / "constraints.txt").read_text(encoding="utf-8")
+    """Text of the constraints.txt that this version of edge-latup was tested with, and of the pins of what only a wheelhouse brings."""
+    folder = resources.files("edge_latup.bundle")
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in PINS)
 
 
 def pins_for(constraints: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _verb(verb: str, here: Installation, rest: Sequence[str]) -> int:
     if verb == "self-test":
-        return _told(here.test())
+        return _told(here.test(tell=output.note))
     if verb == "status":
         output.line(f"{here.version} in {here.root}: {here.outdated() or 'self-test holds'}")
         return _told(here.stored())
@@ -73,14 +73,19 @@ def _told(result: SelfTest) -> int:
 
 
 def _show(result: SelfTest) -> None:
+    from edge_latup.bundle.selftest import fallback_told
+
     for test in result.artifacts:
         rows = [("passed" if check.passed else "FAILED", check.name, check.found) for check in test.checks]
         latency = f", {test.latency_ms:,.0f} ms" if test.latency_ms is not None else ""
         output.table(f"{test.artifact} on {test.runtime or 'no runtime'}{latency}", ("", "check", "found"), rows, left=3)
+    if told := fallback_told(result):
+        output.warning(told)
 
 
 def _segment(here: Installation, rest: list[str]) -> int:
     from edge_latup.bundle.installed import OVERRIDE, alone
+    from edge_latup.bundle.selftest import fallback_told
 
     if not rest or {"--help", "-h"} & set(rest):
         output.line("segment CASE --out LABELS.nii.gz [options of `edge-latup segment`]: one exam, or a folder of exams with --out FOLDER")
@@ -91,12 +96,13 @@ def _segment(here: Installation, rest: list[str]) -> int:
         reason = here.outdated()
         if reason:
             output.note(f"self-test first: {reason}")
-        result = here.test() if reason else here.stored()
+        result = here.test(tell=output.note) if reason else here.stored()
         artifact = here.artifact(result, despite_failure=despite)
         if result.chosen is None:
             output.warning("the self-test on this machine FAILED, and that is overridden: do not use the result for a patient")
         elif result.artifacts[0].artifact != result.chosen:
-            output.warning(f"{result.artifacts[0].artifact} did not pass its self-test here; using {result.chosen}")
+            told = fallback_told(result) or f"{result.artifacts[0].artifact} did not pass its self-test here; using {result.chosen}"
+            output.warning(told)
         return _edge_latup(["segment", str(artifact), *rest, "--cache", str(here.cache)])
 
 

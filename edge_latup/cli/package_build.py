@@ -57,17 +57,20 @@ def build(
         expires=expires.date() if expires else None, previous=previous, gate=gate, reason=reason, wheels=wheels,
         standalone=standalone,
     )  # fmt: skip
-    manifest = build_bundle(plan, signing, out, output.note)
+    warnings: list[str] = []
+    manifest = build_bundle(plan, signing, out, output.note, warnings.append)
     archives = [out.with_name(f"{out.name}{ending}") for ending in ((".zip",) if chosen.startswith("windows") else (".tar.zst",))]
     for archive in archives:
         output.note(f"writing {archive}")
         write_archive(out, archive)
     rows = [(role, f"{size / 1e6:,.1f}") for role, size in size_by_role(manifest.files).items()]
     output.table(f"{manifest.label} for {target}: {len(manifest.files)} files", ("what", "MB"), rows)
+    for told in warnings:
+        output.warning(told)
     output.line(f"verify: edge-latup verify {archives[0]} --key {key / PUBLIC_NAME}")
     output.line(f"install: {out / 'install.sh'} --key {PUBLIC_NAME}")
     result = {"bundle": str(out), "archives": [str(path) for path in archives], "files": len(manifest.files), "bytes": manifest.size}
-    output.result(result)
+    output.result({**result, "warnings": warnings})
 
 
 def _platform_of(target: str) -> str:

@@ -115,11 +115,14 @@ def _one(job: Job, case: Path, scheduler: str | None) -> None:
 
 def _check_file(out: Path, files: CaseFiles) -> None:
     """Refuse what cannot be written, or would replace the exam, before the minutes of inference."""
+    from edge_latup.segmentation.cohort import refuse_unwritable
+
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.parent} does not exist", "make it, or choose another --out")
     sources = [*(source.path for source in files.images.values()), *([files.label] if files.label else [])]
     if any(out.resolve() == source.resolve() for source in sources):
         raise InputError(f"--out {out} is a file of the case itself", "choose another name: a case is never written over")
+    refuse_unwritable(out.parent)
 
 
 def _cohort(job: Job, root: Path, scheduler: str | None) -> None:

@@ -11,8 +11,9 @@ from typing import Final
 
 from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 
-START: Final = "import sys; sys.path[:] = filter(None, sys.path); from {module} import main; sys.exit(main(sys.argv[1:]))"
-"""The empty entry of sys.path is the working directory, where a folder may shadow the installed package (-P is Python 3.11+)."""
+START: Final = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {module} import main; sys.exit(main(sys.argv[1:]))"
+"""With the path of this process, which in an installed bundle is not the interpreter's own. The empty entry is left out: it is the
+working directory, where a folder may shadow the installed package (-P is Python 3.11+)."""
 KINDS: Final = {kind.exit_code: kind for kind in (EdgeLatupError, InputError, MissingDependencyError)}
 
 
@@ -23,11 +24,16 @@ def run_fresh(module: str, arguments: Sequence[str], who: str) -> None:
         EdgeLatupError: it failed; with its own message (`tell_failure`), or its last words where it crashed.
     """
     done = subprocess.run(
-        [sys.executable, "-c", START.format(module=module), *arguments],
+        [sys.executable, *_flags(), "-c", START.format(module=module), json.dumps([place for place in sys.path if place]), *arguments],
         check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
     )  # fmt: skip
     if done.returncode:
         raise _failure(who, done.returncode, [line for line in done.stderr.splitlines() if line.strip()])
+
+
+def _flags() -> list[str]:
+    """As this interpreter was started: an installed bundle's sees no other packages and no variable of the environment."""
+    return [flag for flag, on in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if on]
 
 
 def tell_failure(work: Callable[[], None]) -> int:

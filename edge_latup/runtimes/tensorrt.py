@@ -11,6 +11,7 @@ from typing import Final
 from edge_latup.artifact import Artifact
 from edge_latup.errors import MissingDependencyError
 from edge_latup.runtimes.base import RuntimeInfo, Session, SessionOptions, installed
+from edge_latup.runtimes.tensorrt_system import allow_system_tensorrt
 from edge_latup.versions import version_of
 
 INSTALL: Final = (
@@ -29,6 +30,7 @@ def is_available() -> bool:
 
 def missing() -> str:
     """What is not here, in words; empty where an engine could be built and run."""
+    allow_system_tensorrt()
     for package, name in (("tensorrt", "tensorrt"), ("cuda", "cuda-python")):
         if not installed(package):
             return f"TensorRT needs {name}, which is not installed"

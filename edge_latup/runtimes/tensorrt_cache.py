@@ -23,6 +23,10 @@ FOLDER: Final = "edge-latup/tensorrt"
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
+class AlteredEngineError(ArtifactError):
+    """A kept engine is not the one that its record names; it was not loaded."""
+
+
 def engine_folder(asked: Path | None = None) -> Path:
     """Where engines are kept: the folder asked for, else the user's cache (XDG_CACHE_HOME, or ~/.cache); made where it is missing.
 
@@ -68,21 +72,28 @@ def read_engine(folder: Path, record: EngineRecord) -> bytes:
     """The plan's bytes, once they have the hash that was recorded when it was built and tested.
 
     Raises:
-        ArtifactError: the file is missing or another one; nothing was deserialised.
+        AlteredEngineError: the file is missing or another one; nothing was deserialised.
     """
     path = folder / Path(record.engine_file).name
     try:
         plan = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"the engine {path} cannot be read: {error.strerror}", _again(path)) from error
+        raise AlteredEngineError(f"the engine {path} cannot be read: {error.strerror}", _again(path)) from error
     if hashlib.sha256(plan).hexdigest() != record.engine_sha256:
-        raise ArtifactError(f"{path} is not the engine that was built here (its SHA-256 is another); it was not loaded", _again(path))
+        raise AlteredEngineError(f"{path} is not the engine that was built here (its SHA-256 is another); it was not loaded", _again(path))
     return plan
 
 
 def _again(path: Path) -> str:
     record = path.with_name(f"{path.name.partition('-')[0]}.json")
     return f"find out who changed it; then delete it and {record}, and the engine is built again"
+
+
+def forget_engine(folder: Path, key: str) -> None:
+    """Remove an engine's record and then the engine, so that it is built again."""
+    (folder / f"{key}.json").unlink(missing_ok=True)
+    for path in folder.glob(f"{key}-*.engine"):
+        path.unlink(missing_ok=True)
 
 
 def engine_name(key: str, plan: Path) -> str:

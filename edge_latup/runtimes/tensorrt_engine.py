@@ -56,6 +56,17 @@ def engine_record(artifact: Artifact, options: SessionOptions) -> tuple[EngineRe
     return record, folder / record.engine_file
 
 
+def wanted_engine(artifact: Artifact, options: SessionOptions) -> tuple[Path, str]:
+    """(folder, key) under which the artifact's engine for this machine is kept, or will be; nothing is built.
+
+    Raises:
+        EdgeLatupError: see `open_engine`.
+    """
+    folder, shape = engine_folder(options.cache_dir), engine_shape(artifact, options)
+    wanted = engine_options(options.runtime_options)
+    return folder, engine_key(artifact.digest, describe_device(), tensorrt_version(), shape, wanted)
+
+
 def engine_shape(artifact: Artifact, options: SessionOptions) -> tuple[int, ...]:
     """The one input shape of the engine.
 

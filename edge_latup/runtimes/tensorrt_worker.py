@@ -19,6 +19,7 @@ from edge_latup.runtimes.tensorrt_cuda import describe_device, workspace_bytes
 from edge_latup.runtimes.tensorrt_log import KEPT, build_failure, make_log, skipped_tactics
 from edge_latup.runtimes.tensorrt_options import HARDWARE_LEVELS, OLDEST, STRONG_ONLY, BuildReport, BuildRequest, EngineOptions
 from edge_latup.runtimes.tensorrt_session import sizes
+from edge_latup.runtimes.tensorrt_system import allow_system_tensorrt
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -29,6 +30,7 @@ FLOATS: Final = 4
 
 def main(arguments: list[str]) -> int:
     """`main([request.json, report.json])`; the exit code."""
+    allow_system_tensorrt()
     return tell_failure(lambda: write_record(build(read_record(BuildRequest, Path(arguments[0]))), Path(arguments[1])))
 
 

@@ -202,11 +202,25 @@ def _make_folder(out: Path) -> None:
     """Make the folder of the label maps and see that files can be made in it, before the minutes of inference."""
     try:
         out.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
     except FileNotFoundError:
         raise InputError(f"--out {out}: the folder {out.parent} does not exist", "make it, or choose another --out") from None
     except OSError as error:
-        raise InputError(
-            f"cannot write into {out}: {error.strerror or error}", "change its rights, free space, or choose another --out"
-        ) from error
+        raise _unwritable(out, error) from error
+    refuse_unwritable(out)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Make a file without a name in a folder, which leaves nothing behind.
+
+    Raises:
+        InputError: that cannot be done.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write into {folder}: {error.strerror or error}", "change its rights, free space, or choose another --out")

@@ -333,3 +333,33 @@ print(json.dumps([f'{name}.{member}' for name, members in wanted.items() for mem
     unknown = generation.ask(code, json.dumps(fake_tensorrt.names(generation.version)))
     # TensorRT 11 dropped what its double never uses; the flag stands there so that STRONGLY_TYPED has its place.
     assert unknown == (["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"] if generation.major >= STRONG_ONLY else [])
+
+
+FOUND = """import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from importlib.util import find_spec
+from edge_latup.runtimes import tensorrt_system
+from edge_latup.runtimes.tensorrt_worker import version
+assert find_spec("tensorrt") is None
+tensorrt_system.system_folders = lambda: (sys.argv[2],)
+tensorrt_system.allow_system_tensorrt()
+assert find_spec("cuda") is None, "only TensorRT is taken from there"
+sys.path.append(sys.argv[3])
+from cuda.bindings import runtime
+import tensorrt
+print(json.dumps([tensorrt.__version__, tensorrt.__file__, version(), runtime.__file__]))
+"""
+
+
+def test_the_genuine_modules_import_as_an_installed_bundle_finds_them(generation: Generation, tmp_path: Path) -> None:
+    """In an interpreter without packages (-I -S): TensorRT where the machine has it, CUDA's bindings among the bundle's own."""
+    (tmp_path / "cuda").symlink_to(generation.folder / "cuda")
+    places = [place for place in sys.path if place and "cuda" not in {path.name for path in Path(place).glob("cuda")}]
+    command = [sys.executable, "-I", "-S", "-c", FOUND, json.dumps(places), str(generation.folder), str(tmp_path)]
+    environment = os.environ | {"LD_LIBRARY_PATH": str(generation.libraries)}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told, module, (major, _), runtime = json.loads(done.stdout)
+    assert told.startswith(generation.version.rpartition(".")[0])
+    assert (Path(module).parent.parent, major) == (generation.folder, generation.major)
+    assert Path(runtime).is_relative_to(tmp_path)

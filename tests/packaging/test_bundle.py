@@ -201,6 +201,30 @@ def test_an_operators_mistake_is_one_sentence_and_no_file(installed: Path, case:
     assert not list(tmp_path.glob("labels*"))
 
 
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+"""Run a command with one folder read-only, in a mount namespace of its own: permission bits do not bind root."""
+
+
+@pytest.mark.parametrize("out", ["labels.nii.gz", "labels"], ids=["one exam", "a folder of exams"])
+def test_a_read_only_disk_is_one_sentence_and_no_file(installed: Path, case: Path, tmp_path: Path, out: str) -> None:
+    disk, home = tmp_path / "disk", tmp_path / "home"
+    disk.mkdir()
+    mounted = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", disk]
+    if offline(home, *mounted, "true").returncode:
+        pytest.skip("a read-only folder cannot be mounted here")
+    exam = case.parent if out == "labels" else case
+    done = offline(home, *mounted, installed / "segment", exam, "--out", disk / out)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot write into" in error
+    assert "Read-only file system" in error
+    assert "choose another --out" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "segmenting" not in done.stderr, "it is refused before the minutes of inference"
+    assert list(disk.iterdir()) == []
+    assert list(home.iterdir()) == []
+
+
 def test_a_disk_that_is_too_small_leaves_nothing_half_installed(bundle: Path, public: Path, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("mounting a small disk needs root")
@@ -288,3 +312,37 @@ def test_an_update_that_fails_its_self_test_is_not_switched_to(
     assert done.returncode == 1
     assert "did not pass its self-test, so it was not switched to" in done.stderr
     assert version_in_use(root) == "tiny-1"
+
+
+@pytest.mark.slow
+def test_a_bundle_for_tensorrt_falls_back_where_there_is_none_or_no_gpu(
+    plan: Plan, bundle: Path, compressed: Compress, tiny_fp32: Artifact, public: Path, case: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    """The road to an engine up to the GPU, with the real wheels: none is here, so no engine is built."""
+    from dataclasses import replace
+
+    if os.uname().machine != "x86_64":
+        pytest.skip("a target with TensorRT is named for x86-64")
+    artifacts = (compressed("int8", "tensorrt").folder, tiny_fp32.folder)
+    build_bundle(replace(plan, artifacts=artifacts, target="rtx-3060-12gb"), KEY, tmp_path / "bundle")
+    subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", tmp_path / "machine"], check=True)
+    empty = next((tmp_path / "machine" / "lib").glob("python*/site-packages")) / "tensorrt"
+    empty.mkdir()
+    (empty / "__init__.py").write_text("", encoding="ascii")
+    for python, why in (
+        (SYSTEM_PYTHON, "needs tensorrt, which is not installed"),
+        (tmp_path / "machine" / "bin" / "python", "CUDA finds none"),
+    ):
+        root = tmp_path / python.parent.parent.name
+        root = root.with_name(f"root-{root.name}")
+        done = offline(tmp_path / "home", tmp_path / "bundle" / "install.sh", "--key", public, "--root", root, PYTHON=str(python))
+        assert done.returncode == 0, done.stdout + done.stderr
+        (told,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        assert why in told
+        assert "is used, which passed its self-test" in told
+        assert any((root / "versions").glob("*/site/cuda/bindings"))
+        labels = tmp_path / f"{root.name}.nii.gz"
+        done = offline(tmp_path / "home", root / "segment", case, "--out", labels)
+        assert done.returncode == 0, done.stderr
+        assert "does not run in TensorRT on this machine" in done.stderr
+        assert labels.is_file()

@@ -20,7 +20,9 @@ from edge_latup.bundle.wheelhouse import Locked, lock_text, pip_target, resolve
 
 pytestmark = pytest.mark.slow
 
-EXTRAS: dict[PlatformName, tuple[str, ...]] = {"windows-x86-64": EXTRAS_OF["openvino"], "linux-aarch64": EXTRAS_OF["onnxruntime"]}
+EXTRAS: dict[PlatformName, tuple[str, ...]] = {
+    "windows-x86-64": EXTRAS_OF["openvino"], "linux-aarch64": (*EXTRAS_OF["onnxruntime"], *EXTRAS_OF["tensorrt"]),
+}  # fmt: skip
 FOREIGN: dict[PlatformName, str] = {"windows-x86-64": r"\.so(\.|$)|\.dylib$", "linux-aarch64": r"\.pyd$|\.dll$|x86_64.*\.so$"}
 """Files of another system."""
 WHEELS: dict[PlatformName, str] = {"windows-x86-64": "win_amd64", "linux-aarch64": "aarch64"}
@@ -54,6 +56,8 @@ def test_the_wheelhouse_is_complete_and_installs(platform: PlatformName, python:
     assert all("any" not in tags[name] for name in NATIVE)
     assert ("onnxruntime" in tags) == ("onnxruntime" in EXTRAS[platform])
     assert ("onnx" in tags) == ("audit" in EXTRAS[platform])
+    assert ("cuda-bindings" in tags) == ("tensorrt" in EXTRAS[platform])
+    assert "tensorrt" not in tags, "it is the machine's own"
     assert {"torch", "nncf", "onnxscript", "openvino-telemetry"}.isdisjoint(tags)
     installed(wheels, wheel, store, platform, python, tmp_path)
     names = [path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*") if path.is_file()]

@@ -155,6 +155,7 @@ def test_a_self_test_holds_for_a_day_on_the_same_machine(here: Installation) -> 
     [
         ({"cpu": "Another CPU"}, "cpu: Another CPU is now "),
         ({"gpu_driver": "535.54"}, "gpu_driver: 535.54 is now "),
+        ({"gpus": ("NVIDIA A2",)}, "gpus: ('NVIDIA A2',) is now "),
         ({"packages": {"openvino": "2025.0"}}, "openvino: 2025.0 is now "),
     ],
 )
@@ -170,6 +171,15 @@ def test_the_drivers_version_is_read_from_the_kernel(tmp_path: Path) -> None:
     path.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Tue Aug  5\nGCC version: 12.2.0\n", encoding="ascii")
     assert fingerprint(path).gpu_driver == "580.65.06"
     assert fingerprint(tmp_path / "missing").gpu_driver == "none"
+
+
+def test_the_gpus_are_those_that_the_driver_names(tmp_path: Path) -> None:
+    for number, model in enumerate(("NVIDIA GeForce RTX 3060", "NVIDIA A2")):
+        (tmp_path / f"0000:0{number}:00.0").mkdir()
+        text = f"Model: \t\t {model}\nIRQ:   \t\t 16{number}\nGPU UUID: \t GPU-1\n"
+        (tmp_path / f"0000:0{number}:00.0" / "information").write_text(text, encoding="ascii")
+    assert fingerprint(gpus=tmp_path).gpus == ("NVIDIA GeForce RTX 3060", "NVIDIA A2")
+    assert fingerprint(gpus=tmp_path / "missing").gpus == ()
 
 
 def test_int8_has_its_own_tolerance_whatever_its_float_part(compressed: Compress, tiny_fp32: Artifact) -> None:
@@ -247,6 +257,28 @@ def test_an_operators_mistake_is_one_sentence(here: Installation, cli: Command, 
     assert "nowhere" in error
     assert hint
     assert not (here.root / "x.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("/proc/labels.nii.gz", "cannot write into /proc"), ("/proc/labels", "/proc/labels"), ("a-file/labels.nii.gz", "does not exist")],
+    ids=["no file can be made", "no folder can be made", "below a file"],
+)
+def test_where_nothing_can_be_written_it_is_one_sentence_before_any_inference(
+    here: Installation, cli: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, out: str, words: str
+) -> None:  # fmt: skip
+    from edge_latup.segmentation.case import Segmenter
+
+    here.test(THREADS)
+    monkeypatch.setattr(Segmenter, "segment_files", lambda *given: pytest.fail("inference began"))
+    (here.root / "a-file").write_text("", encoding="ascii")
+    before = set(here.root.iterdir())
+    capsys.readouterr()
+    case = here.bundle / "golden" / ("case" if out.endswith(".gz") else "")
+    assert verb(here, "segment", case, "--out", here.root / out) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert words in error
+    assert set(here.root.iterdir()) - {here.state} == before - {here.state}
 
 
 def test_timed_runs_are_few() -> None:

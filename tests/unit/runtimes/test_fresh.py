@@ -37,7 +37,7 @@ def main(arguments):
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of such work, on the path of fresh interpreters."""
     (tmp_path / "fresh_work.py").write_text(WORK, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", ":".join([str(tmp_path), *filter(None, sys.path)]))
+    monkeypatch.syspath_prepend(tmp_path)
     return "fresh_work"
 
 

@@ -44,7 +44,14 @@ def test_all_targets_as_json(cli: Command, arguments: tuple[str, ...]) -> None:
 def test_one_target_with_sources_and_refusals(cli: Command) -> None:
     done = cli("targets", "show", "jetson-orin-nx-16gb")
     assert done.code == 0
-    for told in ("19,218.4", "calculated", "MAXN_SUPER", "JetPack 6.2", "2-D", "https://developer.nvidia.com/downloads/jetson-orin-nx-module-series-data-sheet"):
+    for told in (
+        "19,218.4",
+        "calculated",
+        "MAXN_SUPER",
+        "JetPack 6.2",
+        "2-D",
+        "https://developer.nvidia.com/downloads/jetson-orin-nx-module-series-data-sheet",
+    ):
         assert told in done.out
     assert cli("targets", "--json", "show", "tesla-t4").data["compute_capability"] == "7.5"
 

@@ -125,7 +125,7 @@ def _row(artifact: Artifact, views: str, case: CaseFiles, out: Path) -> CaseRow:
     return run_case(
         CaseJob(
             name=name, engine="edge-latup", policy=spec.spatial.kind, artifact=str(artifact.folder), runtime="openvino",
-            spec=spec if views == ALL_VIEWS else spec.model_copy(update={"views": ("identity",)}), case=str(case.folder),
+            spec=spec if views == ALL_VIEWS else spec.model_copy(update={"views": ("identity",)}), case=str(case.path),
             label_map=str(labels / f"{name.replace(', ', '-').replace(' ', '-')}.nii.gz"), threads=usable_cores(), repeats=REPEATS,
             seconds=CASE_SECONDS,
         )

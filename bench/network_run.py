@@ -21,8 +21,7 @@ from edge_latup.cases.layout import CaseFiles
 from edge_latup.errors import InputError
 from edge_latup.export.adapters.road import import_any
 from edge_latup.export.cost import cost_of
-from edge_latup.export.torch_onnx import export_onnx
-from edge_latup.networks.build import WEIGHTS_NAME
+from edge_latup.export.torch_onnx import export_onnx, is_checkpoint
 from edge_latup.records import write_record
 from edge_latup.runtimes.base import usable_cores
 from edge_latup.spec import Size
@@ -90,12 +89,12 @@ def float_artifact(plan: NetworkPlan, out: Path) -> Artifact:
     Raises:
         InputError: an option that belongs to another kind of source.
     """
-    is_checkpoint, is_artifact = ((plan.source / name).is_file() for name in (WEIGHTS_NAME, MANIFEST_NAME))
-    if plan.size is not None and not is_checkpoint:
+    of_checkpoint, is_artifact = is_checkpoint(plan.source), (plan.source / MANIFEST_NAME).is_file()
+    if plan.size is not None and not of_checkpoint:
         raise InputError(f"--size is for checkpoints, and {plan.source} is none", "leave it out, or state the size in --spec")
-    if plan.spec is not None and (is_checkpoint or is_artifact):
+    if plan.spec is not None and (of_checkpoint or is_artifact):
         raise InputError(f"--spec is for models of other tools, and {plan.source} has its own", "leave it out")
-    if is_checkpoint:
+    if of_checkpoint:
         return export_onnx(plan.source, out, size=plan.size)
     if is_artifact:
         return open_artifact(plan.source)

@@ -113,6 +113,13 @@ def _lowered(model: Any, opset: int) -> Any:
     return version_converter.convert_version(model, opset)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds the weights of a checkpoint of this package."""
+    from edge_latup.networks.build import WEIGHTS_NAME
+
+    return (folder / WEIGHTS_NAME).is_file()
+
+
 def refuse_no_checkpoint(folder: Path) -> None:
     """Refuse a folder that cannot be exported because it is no checkpoint, before anything slow comes first.
 

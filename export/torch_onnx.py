@@ -54,7 +54,7 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_onnx(network: Any, path: Path, spec: ModelSpec, dynamic: bool, opset: int) -> None:
+def _write_onnx(network: Any, path: Path, spec: ModelSpec, dynamic: bool, opset: int = OPSET) -> None:
     import torch
 
     shapes = _dynamic_shapes(spec.divisor) if dynamic else None

@@ -69,8 +69,9 @@ def _network(one: LoadedNetwork) -> list[str]:
     record, run = one.record, one.run
     cases = {row.name: row for row in record.cases}
     single, every = cases[f"{record.chosen}, {ONE_VIEW}"], cases.get(f"{record.chosen}, {ALL_VIEWS}")
+    name = record.spec.name if record.source == record.spec.name else f"{record.spec.name} ({record.source})"
     return [
-        record.spec.name, f"{record.parameters:,}", f"{record.macs / 1e9:,.1f}", "x".join(map(str, record.input_shape)),
+        name, f"{record.parameters:,}", f"{record.macs / 1e9:,.1f}", "x".join(map(str, record.input_shape)),
         str(len(run.record.cases)), _dice(one), record.chosen, f"{cases[f'fp32, {ONE_VIEW}'].p50_s:.1f}", f"{single.p50_s:.1f}",
         MISSING if every is None else f"{every.p50_s:.1f}", f"{single.windows_run} of {single.windows}",
     ]  # fmt: skip

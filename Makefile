@@ -58,7 +58,7 @@ networks: $(VENV)/.installed  ## Train the published networks briefly, bench eac
 	set -e; phantoms() { $(BIN)/edge-latup phantom --out $(NETWORKS)/$$1 --seed $$2 --cases $$3 --shape $$4; }; \
 	phantoms training 31 16 160x160x128; phantoms calibration 32 4 160x160x128; phantoms held-out 33 2 160x160x128; \
 	phantoms calibration-full 11 4 240x240x155; phantoms held-out-full 12 3 240x240x155
-	set -e; trained() { $(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
+	set -e; trained() { test -f $(NETWORKS)/checkpoints/$$1/model.safetensors || $(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
 	trained res-unet --phase=64:250; for name in $(filter-out res-unet,$(FLAT)); do trained $$name --phase=64:150; done; \
 	trained attention-resnet-unet --phase=48:1500; trained attention-resnet-unet-flops-matched --phase=48:1000
 	set -e; benched() { test -f $(NETWORKS)/runs/$$1/network.json || { rm -rf $(NETWORKS)/runs/$$1; $(BIN)/edge-latup bench-network $$2 \

@@ -23,8 +23,8 @@ def bench_network(
     out: Annotated[Path | None, typer.Option(help="Folder for artifacts, records and label maps.")] = None,
     size: Annotated[str | None, typer.Option(help="Of a checkpoint: input size, such as 160x160x16; its own unless given.")] = None,
     spec: Annotated[Path | None, typer.Option(help="spec.toml of a model that does not tell how it is fed.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Fewest timed runs of each form.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Fewest seconds of timed runs of each form.")] = 10.0,
+    runs: Annotated[int, typer.Option(min=2, help="Timed runs of each form, unless --seconds ends first.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of timed runs after which a form has been timed enough.")] = 10.0,
     table: Annotated[bool, typer.Option("--table", help="Instead, show finished ones side by side.")] = False,
     docs: Annotated[Path | None, typer.Option(help="With --table: document whose marked block is rewritten.")] = None,
 ) -> None:

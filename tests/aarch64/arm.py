@@ -8,6 +8,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from click.testing import Result
+from typer.testing import CliRunner
+
+from edge_latup.cli import app
+from edge_latup.cli.output import Mode, configure
+
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "root.sh"
 FOLDER = Path(os.environ.get("EDGE_LATUP_AARCH64") or HERE.parents[1] / ".venv" / "aarch64").resolve()
@@ -35,3 +41,11 @@ class Arm:
         done = self.run("edge-latup", "--json", *arguments)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), done.stderr
+
+
+def here(*arguments: object) -> Result:
+    """A command in this process; it must succeed."""
+    result = CliRunner().invoke(app, ["--json", *map(str, arguments)])
+    configure(Mode.HUMAN)
+    assert result.exit_code == 0, result.stderr
+    return result

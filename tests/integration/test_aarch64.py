@@ -17,16 +17,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from aarch64.arm import ENVIRONMENT, FOLDER, SCRIPT, Arm
-from click.testing import Result
-from typer.testing import CliRunner
+from aarch64.arm import ENVIRONMENT, FOLDER, SCRIPT, Arm, here
 
 from edge_latup.artifact import open_artifact
 from edge_latup.bench.demo import demo_checkpoint
 from edge_latup.cases.layout import find_cases
 from edge_latup.cases.read import read_case
-from edge_latup.cli import app
-from edge_latup.cli.output import Mode, configure
 from edge_latup.metrics.overlap import dice_by_region
 from edge_latup.segmentation.parity import EXPORT_TOLERANCE, compare
 from edge_latup.segmentation.prepare import crop_input
@@ -51,14 +47,6 @@ LABELS_FLOAT, LABELS_INT8 = 0.999, 0.95
 moves whole rims."""
 ANOTHER_CLASS = 0.02
 """Share of voxels that kernels which round elsewhere may decide otherwise, as in test_int8_threads.py."""
-
-
-def here(*arguments: object) -> Result:
-    """A command in this process; it must succeed."""
-    result = CliRunner().invoke(app, ["--json", *map(str, arguments)])
-    configure(Mode.HUMAN)
-    assert result.exit_code == 0, result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")

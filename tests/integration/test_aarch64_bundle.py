@@ -12,18 +12,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from aarch64.arm import Arm
+from aarch64.arm import Arm, here
 from bundles import CREATED, installed_whole, signing_key, write_key
-from click.testing import Result
-from typer.testing import CliRunner
 
 from edge_latup.bench.demo import demo_checkpoint
 from edge_latup.bundle import golden
 from edge_latup.bundle.build import Plan, build_bundle
 from edge_latup.bundle.golden import TOLERANCES
 from edge_latup.cases.cohort import write_cohort
-from edge_latup.cli import app
-from edge_latup.cli.output import Mode, configure
 from edge_latup.metrics.overlap import dice_by_region
 
 pytestmark = pytest.mark.slow
@@ -36,13 +32,6 @@ SIDE, SHAPE = 16, (32, 32, 28)
 LEAST_DICE = {"int8": 0.95, "fp32": 0.999}
 """Of a region, as in test_aarch64.py."""
 KEY = signing_key()
-
-
-def here(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, ["--json", *map(str, arguments)])
-    configure(Mode.HUMAN)
-    assert result.exit_code == 0, result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")

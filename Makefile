@@ -56,16 +56,16 @@ DEEP     := attention-resnet-unet attention-resnet-unet-flops-matched
 FOREIGN  ?=
 networks: $(VENV)/.installed  ## Train the published networks briefly, bench each on held-out phantoms; rewrites the table of docs/networks.md
 	set -e; phantoms() { $(BIN)/edge-latup phantom --out $(NETWORKS)/$$1 --seed $$2 --cases $$3 --shape $$4; }; \
-	phantoms training 31 16 160x160x128; phantoms calibration 32 4 160x160x128; phantoms held-out 33 2 160x160x128; \
+	phantoms training 31 16 160x160x128; phantoms calibration 32 4 160x160x128; phantoms held-out 33 4 160x160x128; \
 	phantoms calibration-full 11 4 240x240x155; phantoms held-out-full 12 3 240x240x155
 	set -e; trained() { test -f $(NETWORKS)/checkpoints/$$1/model.safetensors || $(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
-	trained res-unet --phase=64:250; for name in $(filter-out res-unet,$(FLAT)); do trained $$name --phase=64:150; done; \
+	trained res-unet "--phase=64:300 --phase=160:120"; for name in $(filter-out res-unet,$(FLAT)); do trained $$name "--phase=64:200 --phase=160:60"; done; \
 	trained attention-resnet-unet --phase=48:1500; trained attention-resnet-unet-flops-matched --phase=48:1000
 	set -e; benched() { test -f $(NETWORKS)/runs/$$1/network.json || { rm -rf $(NETWORKS)/runs/$$1; $(BIN)/edge-latup bench-network $$2 \
 	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 --runs 3 --seconds 5 $$4; }; }; \
 	benched latup-net edge_latup/demo -full; \
 	for name in $(DEEP); do benched $$name $(NETWORKS)/checkpoints/$$name; done; \
-	for name in $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" "--size=160x160x16"; done; \
+	for name in $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" "--size=160x160x16 --onnxruntime"; done; \
 	for model in $(FOREIGN); do benched $$(basename $$model) $$model; done
 	$(BIN)/edge-latup bench-network --table $(NETWORKS)/runs/* --docs docs/networks.md
 

@@ -113,7 +113,9 @@ class Timed(Record):
     role: Literal["float", "all INT8", "chosen"]
     p50_ms: float
     load_average: float
-    """Of the machine when its timing began."""
+    """Of the machine in the minute before its timing began."""
+    other_busy: float | None = None
+    """Mean number of processors that something else kept busy meanwhile; None where that is not known."""
     threads: int
     accepted: bool | None
     """By the gate on the cases of that run; None for the reference."""

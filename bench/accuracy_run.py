@@ -194,7 +194,7 @@ def _timing(run: LoadedRun, kept: tuple[str, ...], decisions: dict[str, GateDeci
     return tuple(
         Timed.model_validate({
             "artifact": name, "role": roles.get(name, "float"), "p50_ms": row.p50_ms, "load_average": row.load_average,
-            "threads": row.threads, "accepted": decisions[name].accepted if name in decisions else None,
+            "other_busy": row.other_busy, "threads": row.threads, "accepted": decisions[name].accepted if name in decisions else None,
         })
         for name, row in run.rows.items()
     )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Final
 
 from edge_latup.bench.accuracy_records import ControlResult, ControlStep, Layer, LayerEffect, Timed
 from edge_latup.bench.columns import Column, Value
+from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.summary import ORIGIN_TITLES, ORIGINS
 from edge_latup.bench.table import Table, make_table
 from edge_latup.bench.verdict import GAIN
@@ -140,6 +141,6 @@ def control_warnings(result: ControlResult) -> Iterator[str]:
     own, best = _timed(result, "chosen") or _timed(result, "all INT8"), best_float(result)
     if own is not None and best is not None and best.p50_ms < GAIN * own.p50_ms:
         yield f"INT8 pays nothing here: {best.artifact} takes {best.p50_ms:,.1f} ms, {own.artifact} {own.p50_ms:,.1f} ms"
-    if busy := [timed.artifact for timed in result.timing if timed.load_average > timed.threads]:
-        yield f"the machine was busy when the timing of {', '.join(busy)} began: the times are disturbed"
+    if busy := [timed.artifact for timed in result.timing if disturbance(timed) is not None]:
+        yield f"the machine was busy with something else when {', '.join(busy)} was timed: the times are disturbed"
     yield from () if result.decision is None else result.decision.warnings

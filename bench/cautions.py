@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.executed import not_executed
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.store import LoadedRun
@@ -19,8 +20,8 @@ def cautions(run: LoadedRun) -> list[str]:
 
 
 def _load(run: LoadedRun, row: TimingRow) -> Iterator[str]:
-    if row.load_average > row.threads:
-        yield f"the machine was busy when timing began (load average {row.load_average:.1f}, {row.threads} threads): timings are disturbed"
+    if (disturbed := disturbance(row)) is not None:
+        yield f"{disturbed}: timings are disturbed"
 
 
 def _samples(run: LoadedRun, row: TimingRow) -> Iterator[str]:

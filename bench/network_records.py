@@ -16,8 +16,8 @@ from edge_latup.records import Record, read_record
 from edge_latup.spec import ModelSpec
 
 NAME: Final = "network.json"
-RUN: Final = "records"
-"""Folder of the bench run."""
+RUN, OTHER_RUN = "records", "records-onnxruntime"
+"""Folders of the bench runs: in OpenVINO, and where it was asked for, in ONNX Runtime."""
 ONE_VIEW, ALL_VIEWS = "one view", "all views"
 
 
@@ -33,6 +33,8 @@ class NetworkRecord(Record):
     """Multiply-accumulates of one input, counted from the exported graph."""
     input_shape: tuple[int, ...]
     decisions: tuple[GateDecision, ...]
+    other_decisions: tuple[GateDecision, ...] = ()
+    """On the forms that ran in ONNX Runtime, against its own FP32."""
     chosen: str
     """The fastest form that the gate accepts, or the FP32 one."""
     cases: tuple[CaseRow, ...]
@@ -41,10 +43,17 @@ class NetworkRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNetwork:
-    """The record and the bench run that belongs to it."""
+    """The record and the bench runs that belong to it; `other` is the one in ONNX Runtime."""
 
     record: NetworkRecord
     run: LoadedRun
+    other: LoadedRun | None = None
+
+    @property
+    def judged(self) -> list[tuple[LoadedRun, tuple[GateDecision, ...]]]:
+        """Each run with what the gate said of its forms."""
+        runs = [(self.run, self.record.decisions)]
+        return runs if self.other is None else [*runs, (self.other, self.record.other_decisions)]
 
 
 def load_network(folder: Path) -> LoadedNetwork:
@@ -58,4 +67,6 @@ def load_network(folder: Path) -> LoadedNetwork:
     record, run = read_record(NetworkRecord, folder / NAME), load_run(folder / RUN)
     if record.chosen not in run.rows:
         raise SpecError(f"{folder / NAME} chose {record.chosen}, which its bench run does not hold", "run edge-latup bench-network again")
-    return LoadedNetwork(record=record, run=run)
+    # run.json is a run's last file: a folder without it is one that ended early, and the whole network's record would not be there.
+    other = load_run(folder / OTHER_RUN) if (folder / OTHER_RUN).is_dir() else None
+    return LoadedNetwork(record=record, run=run, other=other)

@@ -14,7 +14,7 @@ from edge_latup.bench.case.worker import CaseJob
 from edge_latup.bench.demo import compress
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
-from edge_latup.bench.network_records import ALL_VIEWS, NAME, ONE_VIEW, RUN, LoadedNetwork, NetworkRecord, load_network
+from edge_latup.bench.network_records import ALL_VIEWS, NAME, ONE_VIEW, OTHER_RUN, RUN, LoadedNetwork, NetworkRecord, load_network
 from edge_latup.bench.run import Entry, Plan, run_bench
 from edge_latup.bench.store import LoadedRun, load_run
 from edge_latup.cases.layout import CaseFiles
@@ -22,6 +22,7 @@ from edge_latup.errors import InputError
 from edge_latup.export.adapters.road import import_any
 from edge_latup.export.cost import cost_of
 from edge_latup.export.torch_onnx import export_onnx, is_checkpoint
+from edge_latup.quantize.methods import quantize
 from edge_latup.records import write_record
 from edge_latup.runtimes.base import usable_cores
 from edge_latup.spec import Size
@@ -35,7 +36,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan:
-    """What to do with one network. `size`: of its input, where the checkpoint's own is not wanted; `spec`: for an import that needs one."""
+    """What to do with one network.
+
+    size: of its input, where the checkpoint's own is not wanted. spec: for an import that needs one.
+    onnxruntime: run its FP32 and its dynamic INT8 too, each held against the same runtime's FP32.
+    """
 
     source: Path
     calibration: Path
@@ -43,12 +48,13 @@ class NetworkPlan:
     command: str
     size: Size | None = None
     spec: Path | None = None
+    onnxruntime: bool = False
     min_runs: int = 5
     min_seconds: float = 10.0
 
 
 def run_network(plan: NetworkPlan, out: Path, progress: Progress) -> LoadedNetwork:
-    """Take a network down the whole road in OpenVINO on this machine.
+    """Take a network down the whole road on this machine, in OpenVINO, and where asked in ONNX Runtime too.
 
     Args:
         plan: the network, and cases that it was not trained on.
@@ -64,23 +70,37 @@ def run_network(plan: NetworkPlan, out: Path, progress: Progress) -> LoadedNetwo
     progress("to an artifact, proven to compute what its source computes")
     fp32 = float_artifact(plan, out / "artifacts" / "fp32")
     entries = (Entry(artifact=fp32, runtime="openvino"), *compress(fp32, out / "artifacts", plan.calibration, progress, stored=STORED))
-    run_bench(
-        Plan(
-            entries=entries, cases=plan.cases, reference="fp32", baseline="fp32", min_runs=plan.min_runs, min_seconds=plan.min_seconds,
-            command=plan.command,
-        ),
-        out / RUN, progress,
-    )  # fmt: skip
-    run = load_run(out / RUN)
-    decisions = tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
+    run = _bench(plan, entries, out / RUN, progress)
+    decisions, other_decisions = _judged(run), tuple[GateDecision, ...]()
+    if plan.onnxruntime:
+        progress("compressing: dynamic-int8")
+        dynamic = quantize(fp32, "dynamic-int8", out / "artifacts" / "dynamic-int8", runtime="onnxruntime")
+        others = tuple(Entry(artifact=artifact, runtime="onnxruntime") for artifact in (fp32, dynamic))
+        other_decisions = _judged(_bench(plan, others, out / OTHER_RUN, progress))
     chosen = fastest_accepted(run, decisions)
     artifacts, cost = {entry.name: entry.artifact for entry in entries}, cost_of(fp32.folder)
     record = NetworkRecord(
         source=plan.source.name, spec=fp32.manifest.spec, parameters=cost.parameters, macs=cost.macs, input_shape=cost.input_shape,
-        decisions=decisions, chosen=chosen, cases=tuple(_cases(artifacts, chosen, plan.cases[0], out, progress)),
+        decisions=decisions, other_decisions=other_decisions, chosen=chosen,
+        cases=tuple(_cases(artifacts, chosen, plan.cases[0], out, progress)),
     )  # fmt: skip
     write_record(record, out / NAME)
     return load_network(out)
+
+
+def _bench(plan: NetworkPlan, entries: tuple[Entry, ...], out: Path, progress: Progress) -> LoadedRun:
+    """The entries on the cases, the first of them being reference and baseline."""
+    first = entries[0].name
+    asked = Plan(
+        entries=entries, cases=plan.cases, reference=first, baseline=first, min_runs=plan.min_runs, min_seconds=plan.min_seconds,
+        command=plan.command,
+    )  # fmt: skip
+    run_bench(asked, out, progress)
+    return load_run(out)
+
+
+def _judged(run: LoadedRun) -> tuple[GateDecision, ...]:
+    return tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
 
 
 def float_artifact(plan: NetworkPlan, out: Path) -> Artifact:

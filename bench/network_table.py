@@ -11,6 +11,7 @@ from edge_latup.bench.document_block import table_lines
 from edge_latup.bench.gate_records import GateDecision
 from edge_latup.bench.network_records import ALL_VIEWS, ONE_VIEW, LoadedNetwork
 from edge_latup.bench.records import DriftRecord, RegionDrift, TimingRow
+from edge_latup.bench.store import LoadedRun
 from edge_latup.errors import InputError
 from edge_latup.spec import REGIONS, ModelSpec, Region
 
@@ -48,21 +49,32 @@ def network_rows(networks: Sequence[LoadedNetwork]) -> list[list[str]]:
 
 def form_rows(networks: Sequence[LoadedNetwork]) -> list[list[str]]:
     """A row of `FORMS` for each form of each network."""
-    return [_form(one, row) for one in networks for row in one.run.rows.values()]
+    return [_form(one, run, decisions, row) for one in networks for run, decisions in one.judged for row in run.rows.values()]
 
 
 def _conditions(networks: Sequence[LoadedNetwork]) -> str:
     """Machine, versions, dates and repeats of every figure below."""
-    rows = [row for one in networks for row in one.run.rows.values()]
+    rows = [row for one in networks for run, _ in one.judged for row in run.rows.values()]
     first, started = networks[0].run.record, sorted(one.run.record.started for one in networks)
+    versions = [f"OpenVINO {first.versions.get('openvino', 'unknown')}"]
+    if any(one.other for one in networks):
+        versions.append(f"ONNX Runtime {first.versions.get('onnxruntime', 'unknown')}")
     threads = " and ".join(map(str, sorted({row.threads for row in rows})))
     warm = min(len(row.warm) for one in networks for row in one.record.cases)
     return (
-        f"{first.host.summary}; {threads} threads; OpenVINO {first.versions.get('openvino', 'unknown')}; {started[0][:16]} to "
-        f"{started[-1][:16]} UTC. Load average when a timing began: up to {max(row.load_average for row in rows):.1f}. Latency: median of "
+        f"{first.host.summary}; {threads} threads; {', '.join(versions)}; {started[0][:16]} to "
+        f"{started[-1][:16]} UTC. {_load(rows)} Latency: median of "
         f"{min(len(row.samples_ms) for row in rows)} runs or more, in a process of its own. A case: files to label map with the model "
         f"loaded, median of {warm} runs or more."
     )
+
+
+def _load(rows: Sequence[TimingRow]) -> str:
+    busy = [row.other_busy for row in rows]
+    known = [one for one in busy if one is not None]
+    if len(known) == len(busy):
+        return f"Something else kept up to {max(known):.2f} processors busy during a timing."
+    return f"Load average when a timing began: up to {max(row.load_average for row in rows):.1f}."
 
 
 def _network(one: LoadedNetwork) -> list[str]:
@@ -97,11 +109,12 @@ def _dice(one: LoadedNetwork) -> str:
     return ", ".join(told)
 
 
-def _form(one: LoadedNetwork, row: TimingRow) -> list[str]:
-    reference, drift = one.run.reference, one.run.drift.get(row.artifact)
-    decision = next((found for found in one.record.decisions if found.candidate == row.artifact), None)
+def _form(one: LoadedNetwork, run: LoadedRun, decisions: Sequence[GateDecision], row: TimingRow) -> list[str]:
+    reference, drift = run.reference, run.drift.get(row.artifact)
+    decision = next((found for found in decisions if found.candidate == row.artifact), None)
     return [
-        one.record.spec.name, row.artifact, f"{row.model_bytes / 1e6:.2f}", f"{reference.model_bytes / row.model_bytes:.2f}",
+        one.record.spec.name, row.artifact if run is one.run else f"{row.artifact} ({row.runtime})",
+        f"{row.model_bytes / 1e6:.2f}", f"{reference.model_bytes / row.model_bytes:.2f}",
         f"{row.p50_ms:,.0f}", f"{reference.p50_ms / row.p50_ms:.2f}",
         ", ".join(f"{count} {precision}" for precision, count in row.executed_convolutions.items()),
         f"{row.peak_rss_bytes / 2**20:,.0f}", *_drops(drift, regions_of(one.record.spec)), _gate(decision),
@@ -129,6 +142,6 @@ def _gate(decision: GateDecision | None) -> str:
 def _refusals(networks: Sequence[LoadedNetwork]) -> list[str]:
     told = [
         f"- {one.record.spec.name}, {decision.candidate}: {'; '.join(decision.reasons)}"
-        for one in networks for decision in one.record.decisions if not decision.accepted
+        for one in networks for _, decisions in one.judged for decision in decisions if not decision.accepted
     ]  # fmt: skip
     return ["Refused:", "", *told] if told else []

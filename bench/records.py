@@ -54,7 +54,9 @@ class TimingRow(Record):
     """Peak minus what the process held after its imports and before the model was loaded."""
     model_bytes: int
     load_average: float
-    """Of the machine, when the timing began: above the thread count, the figures are disturbed."""
+    """Of the machine in the minute before the timing began: it counts this tool's own work then."""
+    other_busy: float | None = None
+    """Mean number of processors that something else kept busy while it was timed; None where that is not known."""
     started: str
     """UTC, ISO 8601."""
     host: Host

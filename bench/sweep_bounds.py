@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.executed import not_executed
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.summary import int8_convolutions
@@ -75,8 +76,9 @@ def _check(sweep: LoadedSweep, bound: Bound) -> Checked:
         f"{ratio:.2f} ({eight.artifact} {eight.p50_ms:,.0f} ms, n {len(eight.samples_ms)}; "
         f"{other.artifact} {other.p50_ms:,.0f} ms, n {len(other.samples_ms)}; {eight.threads} threads)"
     )
-    if busy := max(eight.load_average - eight.threads, other.load_average - other.threads, 0):
-        text += f"; disturbed: the machine was busy with {busy:.1f} processes more than threads"
+    for row in (eight, other):
+        if (disturbed := disturbance(row)) is not None:
+            text += f"; {row.artifact} is disturbed: {disturbed}"
     return Checked(bound=bound, status="PASS" if ratio >= bound.ratio else "FAIL", text=text)
 
 

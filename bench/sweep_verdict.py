@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.executed import not_executed
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateRule
@@ -203,6 +204,6 @@ def _caveats(sweep: LoadedSweep, isa: IsaName, judged: list[_Judged]) -> Iterato
             yield "Drift was measured with this host's own kernels; those of another instruction set round otherwise: measure it there."
     if fewest := min((len(one.row.samples_ms) for one in judged), default=0):
         yield f"Every median is of at least {count(fewest, RUNS)}; a ratio below {GAIN} is taken for no difference."
-    busy = sorted({one.name for one in judged if one.row.load_average > one.row.threads})
+    busy = sorted({one.name for one in judged if disturbance(one.row) is not None})
     if busy:
-        yield f"The machine was busy when timing began, so these are disturbed: {', '.join(busy)}."
+        yield f"The machine was busy with something else, so these are disturbed: {', '.join(busy)}."

@@ -27,6 +27,7 @@ from edge_latup.runtimes.base import Batch, Kernel, Session, SessionOptions, pre
 from edge_latup.segmentation.engine import segment
 from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.memory import process_bytes
+from edge_latup.targets.activity import busy_with_others, cpu_time
 from edge_latup.targets.host import describe_host, load_average
 
 CONVOLUTION: Final = re.compile("conv(?!ert)", re.IGNORECASE)
@@ -110,7 +111,9 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
         session.infer(batch)
         first = time.perf_counter()
         _tell(f"loaded in {loaded - began:.1f} s")
+        since = cpu_time()
         samples, ended = _samples(session, batch, job), time.time()
+        other_busy = busy_with_others(since, cpu_time())
         _tell(f"timed {len(samples)} runs in {sum(samples) / 1000:.1f} s")
         peak = process_bytes("VmHWM")
         kernels = session.executed_kernels()
@@ -122,7 +125,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
             audit=audit_summary(session),
             input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=samples,
             load_ms=(loaded - began) * 1000, first_inference_ms=(first - loaded) * 1000, peak_rss_bytes=peak, rss_delta_bytes=peak - before,
-            model_bytes=manifest.model_size, load_average=load, started=started, host=describe_host(),
+            model_bytes=manifest.model_size, load_average=load, other_busy=other_busy, started=started, host=describe_host(),
             implementations=dict(Counter(kernel.implementation for kernel in kernels)), timed_until=ended,
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -57,13 +58,12 @@ def run_command(job: CaseJob, row: CaseRow) -> CaseRow:
     Raises:
         EdgeLatupError: the command failed.
     """
-    load, started = beginning()
+    conditions = beginning()
     name = f"{job.name}-{COMMAND_SUFFIX}"
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as folder:
         runs = repeated(job, lambda: _timed_command(job, name, Path(folder)))
     fields: dict[str, object] = {
-        "name": name, "engine": "command", "executed_float": None, "executed_convolutions": {}, "runs": runs, "started": started,
-        "load_average": load,
+        "name": name, "engine": "command", "executed_float": None, "executed_convolutions": {}, "runs": runs, **asdict(conditions()),
     }  # fmt: skip
     return row.model_copy(update=fields)
 

@@ -61,7 +61,9 @@ class CaseRow(Record):
     runs: tuple[CaseRun, ...] = Field(min_length=1)
     """The first is cold: it loads the model (a command's first also compiles it, into an empty cache). The others are warm."""
     load_average: float
-    """Of the machine, when the row began."""
+    """Of the machine in the minute before the row began."""
+    other_busy: float | None = None
+    """Mean number of processors that something else kept busy during its runs; None where that is not known."""
     started: str
     host: Host
     versions: dict[str, str]

@@ -9,6 +9,7 @@ from typing import Any
 from edge_latup.bench.case.columns import COLUMNS, GAINS, Line, gains
 from edge_latup.bench.case.records import CaseRow
 from edge_latup.bench.case.store import LoadedComparison
+from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.executed import EXECUTED_NAMES
 from edge_latup.bench.table import Table, make_table, markdown_table, values_of
 
@@ -39,8 +40,8 @@ def cautions(run: LoadedComparison) -> list[str]:
 
 
 def _of_row(row: CaseRow) -> Iterator[str]:
-    if row.load_average > row.threads:
-        yield f"the machine was busy when it began (load average above the {row.threads} threads): seconds are disturbed"
+    if (disturbed := disturbance(row)) is not None:
+        yield f"{disturbed}: seconds are disturbed"
     if len(row.warm) < ENOUGH_RUNS:
         yield f"{len(row.warm)} warm runs: its seconds are rough"
     if len({run.label_map_sha256 for run in row.runs}) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,7 @@ from edge_latup.segmentation.engine import Clock
 from edge_latup.segmentation.memory import process_bytes
 from edge_latup.segmentation.records import SegmentationRecord
 from edge_latup.spec import ModelSpec
+from edge_latup.targets.activity import busy_with_others, cpu_time
 from edge_latup.targets.host import describe_host, load_average
 from edge_latup.versions import versions_of
 
@@ -66,19 +67,28 @@ def _run(seconds: dict[str, float], label_map: Path) -> CaseRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What came of a row's runs; load average and time (UTC) are those when it began."""
+class Conditions:
+    """When a row's runs began, and what else the machine did before and meanwhile."""
 
     load_average: float
     started: str
+    other_busy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What came of a row's runs, and under which conditions."""
+
+    conditions: Conditions
     runs: tuple[CaseRun, ...]
     windows: int
     windows_run: int
 
 
-def beginning() -> tuple[float, str]:
-    """Load average and time, now."""
-    return load_average(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+def beginning() -> Callable[[], Conditions]:
+    """Note time and load now; to be called at the end of the runs, for their conditions."""
+    load, started, since = load_average(), datetime.now(timezone.utc).isoformat(timespec="seconds"), cpu_time()
+    return lambda: Conditions(load_average=load, started=started, other_busy=busy_with_others(since, cpu_time()))
 
 
 def _row(job: CaseJob, artifact: Artifact, session: Session, measured: Measured) -> CaseRow:
@@ -90,14 +100,13 @@ def _row(job: CaseJob, artifact: Artifact, session: Session, measured: Measured)
         runtime_version=RUNTIMES[job.runtime].describe().version, precision=manifest.precision, storage=manifest.storage,
         executed_float=session.float_precision, executed_convolutions=precision_summary(convolutions), spec=job.spec,
         input_shape=session.input_shape, windows=measured.windows, windows_run=measured.windows_run, threads=job.threads,
-        runs=measured.runs, load_average=measured.load_average, started=measured.started, host=describe_host(),
-        versions=versions_of(*PACKAGES),
+        runs=measured.runs, host=describe_host(), versions=versions_of(*PACKAGES), **asdict(measured.conditions),
     )  # fmt: skip
 
 
 def run_own(job: CaseJob, artifact: Artifact, files: CaseFiles) -> CaseRow:
     """Our own engine, as `edge-latup segment` uses it."""
-    (load, started), out = beginning(), Path(job.label_map)
+    conditions, out = beginning(), Path(job.label_map)
     records: list[SegmentationRecord] = []
     with Segmenter(artifact, runtime=job.runtime, options=SessionOptions(threads=job.threads), spec=job.spec) as segmenter:
 
@@ -108,7 +117,7 @@ def run_own(job: CaseJob, artifact: Artifact, files: CaseFiles) -> CaseRow:
 
         runs = repeated(job, once)
     said = records[-1]
-    measured = Measured(load_average=load, started=started, runs=runs, windows=said.windows, windows_run=said.windows_run)
+    measured = Measured(conditions=conditions(), runs=runs, windows=said.windows, windows_run=said.windows_run)
     _, _, x, y, z = said.input_shape
     # Opened once more, the same way, to be asked what it executes: asked before, that would be part of the peak memory.
     with open_session(artifact, job.runtime, SessionOptions(threads=job.threads, input_size=(x, y, z))) as session:
@@ -121,7 +130,7 @@ def run_monai(job: CaseJob, artifact: Artifact, files: CaseFiles) -> CaseRow:
     import monai.inferers.utils
     import monai.transforms.croppad.array  # noqa: F401  (imported here, so that the first run does not pay for it)
 
-    (load, started), out, first = beginning(), Path(job.label_map), Clock()
+    conditions, out, first = beginning(), Path(job.label_map), Clock()
     with first.stage("total"), first.stage("load"):
         session = open_session(artifact, job.runtime, SessionOptions(threads=job.threads, input_size=job.spec.spatial.size))
     clocks = chain([first], iter(Clock, None))
@@ -134,7 +143,7 @@ def run_monai(job: CaseJob, artifact: Artifact, files: CaseFiles) -> CaseRow:
             return _run(clock.seconds, out)
 
         runs, count = repeated(job, once), segmenter.windows
-        return _row(job, artifact, session, Measured(load_average=load, started=started, runs=runs, windows=count, windows_run=count))
+        return _row(job, artifact, session, Measured(conditions=conditions(), runs=runs, windows=count, windows_run=count))
 
 
 def main(arguments: list[str]) -> int:

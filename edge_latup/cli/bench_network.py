@@ -23,6 +23,7 @@ def bench_network(
     out: Annotated[Path | None, typer.Option(help="Folder for artifacts, records and label maps.")] = None,
     size: Annotated[str | None, typer.Option(help="Of a checkpoint: input size, such as 160x160x16; its own unless given.")] = None,
     spec: Annotated[Path | None, typer.Option(help="spec.toml of a model that does not tell how it is fed.")] = None,
+    onnxruntime: Annotated[bool, typer.Option("--onnxruntime", help="Also ONNX Runtime's FP32 and its dynamic INT8.")] = False,
     runs: Annotated[int, typer.Option(min=2, help="Timed runs of each form, unless --seconds ends first.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of timed runs after which a form has been timed enough.")] = 10.0,
     table: Annotated[bool, typer.Option("--table", help="Instead, show finished ones side by side.")] = False,
@@ -30,8 +31,9 @@ def bench_network(
 ) -> None:
     """Export or import, compress, benchmark and judge one network, then segment a case with its fastest accepted form."""
     if table:
-        if any(given is not None for given in (calibration, cases, out, size, spec)):
-            raise InputError("--table reads finished folders", "leave out --calibration, --cases, --out, --size and --spec")
+        if onnxruntime or any(given is not None for given in (calibration, cases, out, size, spec)):
+            hint = "leave out --calibration, --cases, --out, --size, --spec and --onnxruntime"
+            raise InputError("--table reads finished folders", hint)
         _show(sources, docs)
         return
     if docs is not None:
@@ -39,11 +41,12 @@ def bench_network(
     if calibration is None or cases is None or out is None or len(sources) != 1:
         hint = "edge-latup bench-network SOURCE --calibration CASES --cases OTHER-CASES --out FOLDER"
         raise InputError("one source, --calibration, --cases and --out are needed", hint)
-    _run(sources[0], calibration, cases, out, size, spec, runs, seconds)
+    _run(sources[0], calibration, cases, out, size, spec, runs, seconds, onnxruntime=onnxruntime)
 
 
 def _run(
-    source: Path, calibration: Path, cases: Path, out: Path, size: str | None, spec: Path | None, runs: int, seconds: float
+    source: Path, calibration: Path, cases: Path, out: Path, size: str | None, spec: Path | None, runs: int, seconds: float,
+    *, onnxruntime: bool,
 ) -> None:  # fmt: skip
     from edge_latup.bench.network_run import NetworkPlan, run_network
     from edge_latup.bench.network_table import FORMS, NETWORKS, form_rows, network_rows
@@ -51,12 +54,12 @@ def _run(
 
     plan = NetworkPlan(
         source=source, calibration=calibration, cases=tuple(find_cases(cases)), size=None if size is None else parse_size(size, "--size"),
-        spec=spec, min_runs=runs, min_seconds=seconds, command=shlex.join(["edge-latup", *sys.argv[1:]]),
+        spec=spec, onnxruntime=onnxruntime, min_runs=runs, min_seconds=seconds, command=shlex.join(["edge-latup", *sys.argv[1:]]),
     )  # fmt: skip
     made = run_network(plan, out, output.note)
     output.table("Forms", FORMS, form_rows([made]), left=2)
     output.table("Network", NETWORKS, network_rows([made]))
-    for decision in made.record.decisions:
+    for decision in (*made.record.decisions, *made.record.other_decisions):
         found = "accepted" if decision.accepted else f"refused: {'; '.join(decision.reasons)}"
         output.line(f"{decision.candidate}: {found}")
     output.result(made.record.model_dump(mode="json"), f"fastest accepted: {made.record.chosen}; records in {out}")

@@ -99,8 +99,11 @@ def segmented(cli: Command, folder: Path, case: Path) -> None:
 def test_the_whole_road_is_one_command(cli: Command, cases: Path, tmp_path: Path) -> None:
     checkpoint, out = write_checkpoint_of("attention-resnet-unet R2", tmp_path / "checkpoint"), tmp_path / "road"
     folders = ("--calibration", cases / "calibration", "--cases", cases / "held-out")
-    ran(cli, "bench-network", checkpoint, *folders, "--out", out, "--runs", 2, "--seconds", 0.1)
+    ran(cli, "bench-network", checkpoint, *folders, "--out", out, "--runs", 2, "--seconds", 0.1, "--onnxruntime")
     made = load_network(out)
+    assert made.other is not None
+    assert (set(made.other.rows), len(made.record.other_decisions)) == ({"fp32", "dynamic-int8"}, 1)
+    assert made.other.rows["dynamic-int8"].runtime == "onnxruntime"
     assert {"fp32", "dynamic-range", "int8"} <= set(made.run.rows)
     assert {decision.candidate for decision in made.record.decisions} == set(made.run.rows) - {"fp32"}
     assert made.record.chosen == "fp32" or next(one for one in made.record.decisions if one.candidate == made.record.chosen).accepted

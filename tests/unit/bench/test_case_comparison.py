@@ -199,11 +199,11 @@ def test_tables_show_every_row(run: LoadedComparison) -> None:
 
 
 def test_what_disturbs_the_figures_is_told(run: LoadedComparison) -> None:
-    row = run.full.model_copy(update={"load_average": 9.0, "precision": "int8"})
+    row = run.full.model_copy(update={"load_average": 9.0, "other_busy": None, "precision": "int8"})
     other = row.runs[0].model_copy(update={"label_map_sha256": "0" * 64})
     changed = dataclasses.replace(run, rows={FULL: row.model_copy(update={"runs": (row.runs[0], other)})})
     told = " ".join(cautions(changed))
-    for text in ("load average above the 2 threads", "1 warm runs", "different label maps", "executed no convolution in i8"):
+    for text in ("load average 9.0, 2 threads", "1 warm runs", "different label maps", "executed no convolution in i8"):
         assert text in told
     bf16 = dataclasses.replace(run, rows={FULL: run.full.model_copy(update={"precision": "bf16"})})
     assert "monai-full: declared BF16, executed f32" in cautions(bf16)

@@ -58,4 +58,6 @@ def test_amx_is_asked_of_the_host() -> None:
 
 def test_disturbed_rows_are_told() -> None:
     rows = [row("fp32", 2000, "avx2", load_average=4.5), row("int8", 1000, "avx2", **INT8)]
-    assert check_bounds(sweep_of(rows))[0].text.endswith("disturbed: the machine was busy with 2.5 processes more than threads")
+    assert check_bounds(sweep_of(rows))[0].text.endswith(
+        "fp32 is disturbed: the machine was busy when timing began (load average 4.5, 2 threads)"
+    )

@@ -130,7 +130,7 @@ def test_int8_that_was_refused_says_why() -> None:
 def test_a_busy_machine_and_few_runs_are_told() -> None:
     found = only(sweep_verdicts(sweep_of([row("fp32", 3000, load_average=5.0, samples_ms=(3000.0, 3100.0, 2900.0))])))
     assert "Every median is of at least 3 runs; a ratio below 1.05 is taken for no difference." in found.caveats
-    assert "The machine was busy when timing began, so these are disturbed: fp32 on openvino." in found.caveats
+    assert "The machine was busy with something else, so these are disturbed: fp32 on openvino." in found.caveats
 
 
 def test_emulated_rows_have_a_table_of_their_own() -> None:

@@ -201,6 +201,7 @@ def test_a_clean_run_has_no_warning(run: LoadedRun) -> None:
     ("artifact", "fields", "warning"),
     [
         ("openvino-bf16", {"load_average": 2.6}, "the machine was busy when timing began (load average 2.6, 2 threads)"),
+        ("openvino-bf16", {"other_busy": 0.6}, "something else kept 0.6 processors busy while it was timed (2 threads): timings are"),
         ("openvino-bf16", {"samples_ms": (900.0,) * 5}, "only 5 samples over 4.5 s"),
         ("openvino-bf16", {"executed_float": "f32"}, "declared BF16, executed f32"),
         ("openvino-fp32", {"executed_float": "bf16"}, "declared FP32, executed bf16"),
@@ -220,6 +221,10 @@ def test_every_warning(tmp_path: Path, artifact: str, fields: dict[str, Any], wa
 def test_twenty_samples_or_ten_seconds_are_enough(tmp_path: Path, samples: tuple[float, ...]) -> None:
     run = sample(tmp_path / "run", Plan().changed("openvino-bf16", samples_ms=samples))
     assert not [text for text in cautions(run) if "samples" in text]
+
+
+def test_the_load_before_is_no_warning_where_it_is_known_that_nothing_else_ran(tmp_path: Path) -> None:
+    assert cautions(sample(tmp_path / "run", Plan().changed("openvino-bf16", load_average=2.6, other_busy=0.1))) == []
 
 
 def test_a_load_that_the_system_does_not_tell_is_no_warning(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from tiny_models import tiny_spec
 from edge_latup.bench.case.records import CaseRow, CaseRun
 from edge_latup.bench.document_block import marks
 from edge_latup.bench.gate import judge
-from edge_latup.bench.gate_records import GateRule
-from edge_latup.bench.network_records import ALL_VIEWS, NAME, ONE_VIEW, RUN, NetworkRecord, load_network
+from edge_latup.bench.gate_records import GateDecision, GateRule
+from edge_latup.bench.network_records import ALL_VIEWS, NAME, ONE_VIEW, OTHER_RUN, RUN, NetworkRecord, load_network
 from edge_latup.bench.network_run import fastest_accepted
 from edge_latup.bench.network_table import BLOCK, form_rows, markdown, network_rows, regions_of
+from edge_latup.bench.store import LoadedRun
 from edge_latup.errors import InputError
 from edge_latup.records import write_record
 from edge_latup.spec import ModelSpec, RegionHead
@@ -37,9 +38,20 @@ def case_row(name: str, spec: ModelSpec, *seconds: float) -> CaseRow:
     )  # fmt: skip
 
 
-def write_network(folder: Path, plan: sample_run.Plan = PLAN) -> Path:
-    run = sample_run.sample(folder / RUN, plan)
-    decisions = tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
+IN_ONNXRUNTIME = sample_run.Plan(
+    rows={"fp32": {**sample_run.ROWS["openvino-fp32"], "runtime": "onnxruntime"}, "dynamic-int8": {"runtime": "onnxruntime"}},
+    drops={"dynamic-int8": 0.3}, run={"reference": "fp32", "baseline": "fp32"},
+)  # fmt: skip
+
+
+def judged(folder: Path, plan: sample_run.Plan) -> tuple[LoadedRun, tuple[GateDecision, ...]]:
+    run = sample_run.sample(folder, plan)
+    return run, tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
+
+
+def write_network(folder: Path, plan: sample_run.Plan = PLAN, other: sample_run.Plan | None = None) -> Path:
+    run, decisions = judged(folder / RUN, plan)
+    _, other_decisions = (None, ()) if other is None else judged(folder / OTHER_RUN, other)
     spec = tiny_spec(network=None)
     cases = (
         case_row(f"fp32, {ONE_VIEW}", spec, 99, 8, 9), case_row(f"int8, {ONE_VIEW}", spec, 99, 2.5, 2),
@@ -47,7 +59,7 @@ def write_network(folder: Path, plan: sample_run.Plan = PLAN) -> Path:
     )  # fmt: skip
     record = NetworkRecord(
         source="checkpoint", spec=spec, parameters=1234, macs=5_000_000_000, input_shape=(1, 3, 16, 16, 16), decisions=decisions,
-        chosen=fastest_accepted(run, decisions), cases=cases,
+        other_decisions=other_decisions, chosen=fastest_accepted(run, decisions), cases=cases,
     )  # fmt: skip
     write_record(record, folder / NAME)
     return folder
@@ -67,9 +79,20 @@ def test_a_network_is_shown_with_its_fastest_accepted_form(tmp_path: Path) -> No
 
 def test_a_form_that_loses_too_much_is_not_chosen_however_fast_it_is(tmp_path: Path) -> None:
     worse = sample_run.Plan(rows=PLAN.rows, drops={"int8": 0.05, "slow": 0.0}, run=PLAN.run)
-    run = sample_run.sample(tmp_path, worse)
-    decisions = tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
+    run, decisions = judged(tmp_path, worse)
     assert fastest_accepted(run, decisions) == "fp32"
+
+
+def test_forms_in_onnxruntime_are_held_against_its_own_fp32(tmp_path: Path) -> None:
+    loaded = load_network(write_network(tmp_path / "one", other=IN_ONNXRUNTIME))
+    forms = {cells[1]: cells for cells in form_rows([loaded])}
+    assert loaded.other is not None
+    rows = loaded.other.rows
+    assert forms["dynamic-int8 (onnxruntime)"][5] == f"{rows['fp32'].p50_ms / rows['dynamic-int8'].p50_ms:.2f}"
+    assert forms["fp32 (onnxruntime)"][5] == "1.00"
+    text = markdown([loaded])
+    assert "dynamic-int8: " in text.partition("Refused:")[2]
+    assert "ONNX Runtime" in text
 
 
 def test_only_regions_that_a_network_can_find_count() -> None:

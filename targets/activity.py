@@ -1,0 +1,64 @@
+"""What else kept this machine's processors busy while something was timed."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+LEAST_SECONDS: Final = 1.0
+"""Linux counts processor time in hundredths of a second a processor: over less than this the difference tells nothing."""
+IDLE: Final = (3, 4, 8, 9)
+"""Columns of /proc/stat that are not work: idle, waiting for a disk, and the two that `user` and `nice` hold already (proc_stat(5))."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuTime:
+    """Seconds of processor time up to a moment."""
+
+    at: float
+    """Of a clock that only goes forward."""
+    machine: float | None
+    """Spent by anything, a hypervisor included, on the processors this process may use; None where the system does not tell."""
+    own: float
+    """Spent by this process and by those it started that have ended."""
+
+
+def cpu_time(root: Path = Path("/")) -> CpuTime:
+    """The processor time spent up to now. `root` is there for tests."""
+    times = os.times()
+    own = times.user + times.system + times.children_user + times.children_system
+    return CpuTime(at=time.monotonic(), machine=_machine_seconds(root), own=own)
+
+
+def busy_with_others(since: CpuTime, until: CpuTime) -> float | None:
+    """Mean number of processors that something other than this process kept busy between the two.
+
+    None where the system does not tell, or over too short a time.
+    """
+    seconds = until.at - since.at
+    if since.machine is None or until.machine is None or seconds < LEAST_SECONDS:
+        return None
+    others = (until.machine - since.machine) - (until.own - since.own)
+    return max(0.0, others / seconds)
+
+
+def _machine_seconds(root: Path) -> float | None:
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    try:
+        text = (root / "proc/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    usable, found = os.sched_getaffinity(0), 0.0
+    counted = [
+        [int(ticks) for ticks in line[2].split()] for line in re.finditer(r"^cpu(\d+) (.+)$", text, re.MULTILINE) if int(line[1]) in usable
+    ]  # fmt: skip
+    if not counted:
+        return None
+    for ticks in counted:
+        found += sum(count for column, count in enumerate(ticks) if column not in IDLE)
+    return found / os.sysconf("SC_CLK_TCK")

@@ -43,6 +43,7 @@ class PublishedCase:
 
 BRATS19: Final = (1, 4, 224, 224, 160)
 CAUTION: Final = "channels as nnU-Net's defaults give them; the checkpoint itself was not opened"
+BOARD_CAUTION: Final = f"{CAUTION}; run with JetPack 4.6 in a power mode that the submission does not name: the fastest is taken"
 CASES: Final = (
     PublishedCase(
         name="LATUP-Net on RTX 3060, FP32", target="rtx-3060-12gb", network=latup_net, input_shape=(1, 3, 128, 128, 128), precision="fp32",
@@ -51,11 +52,11 @@ CASES: Final = (
     ),
     PublishedCase(
         name="MLPerf BraTS 3-D U-Net on Jetson AGX Xavier, INT8", target="jetson-agx-xavier", network=nnunet, input_shape=BRATS19,
-        precision="int8", milliseconds=374, source=MLPERF.format("v1.1"), caution=CAUTION,
+        precision="int8", milliseconds=374, source=MLPERF.format("v1.1"), caution=BOARD_CAUTION,
     ),
     PublishedCase(
         name="MLPerf BraTS 3-D U-Net on Jetson Xavier NX, INT8", target="jetson-xavier-nx", network=nnunet, input_shape=BRATS19,
-        precision="int8", milliseconds=627, source=MLPERF.format("v1.1"), caution=CAUTION,
+        precision="int8", milliseconds=627, source=MLPERF.format("v1.1"), caution=BOARD_CAUTION,
     ),
     PublishedCase(
         name="MLPerf BraTS 3-D U-Net on T4, INT8", target="tesla-t4", network=nnunet, input_shape=BRATS19, precision="int8",

@@ -15,7 +15,7 @@ from edge_latup.runtimes.tensorrt_system import allow_system_tensorrt
 from edge_latup.versions import version_of
 
 INSTALL: Final = (
-    "pip install tensorrt cuda-python onnx on a machine with an NVIDIA GPU; on JetPack 6 TensorRT is there: pip install cuda-python onnx"
+    "pip install 'edge-latup[audit,tensorrt]' tensorrt on a machine with an NVIDIA GPU; JetPack 6 has TensorRT: leave the last word out"
 )
 BUILD: Final = (
     f"{INSTALL}. Without Python there: trtexec --onnx=model.onnx --saveEngine=model.engine (with TensorRT 10 also --stronglyTyped). "
@@ -24,14 +24,14 @@ BUILD: Final = (
 
 
 def is_available() -> bool:
-    """Whether TensorRT and cuda-python import, and a GPU answers."""
+    """Whether TensorRT and cuda-bindings import, and a GPU answers."""
     return not missing()
 
 
 def missing() -> str:
     """What is not here, in words; empty where an engine could be built and run."""
     allow_system_tensorrt()
-    for package, name in (("tensorrt", "tensorrt"), ("cuda", "cuda-python")):
+    for package, name in (("tensorrt", "tensorrt"), ("cuda", "cuda-bindings")):
         if not installed(package):
             return f"TensorRT needs {name}, which is not installed"
     try:
@@ -63,7 +63,7 @@ def open(artifact: Artifact, options: SessionOptions) -> Session:  # noqa: A001 
 
     Raises:
         ArtifactError: it cannot be built, or the engine is not what it should be.
-        MissingDependencyError: TensorRT, cuda-python or a GPU is missing.
+        MissingDependencyError: TensorRT, cuda-bindings or a GPU is missing.
     """
     if told := missing():
         raise MissingDependencyError(f"{artifact.folder} is for TensorRT: {told}", BUILD)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_latup.artifact import Artifact, open_artifact, sha256_of
+from edge_latup.bundle.attempts import attempt
 from edge_latup.errors import ArtifactError, SpecError
 from edge_latup.manifest import AuditSummary, Sha256
 from edge_latup.records import Record
@@ -89,9 +90,11 @@ def engine_changed(engine: Engine, artifact: Path, cache: Path, *, ask_gpu: bool
     if not ask_gpu:
         return None
     try:
-        if told := missing():
-            return told
-        _, key = wanted_engine(open_artifact(artifact), SessionOptions(cache_dir=cache))
+        opened = open_artifact(artifact)
+        with attempt(cache, opened.digest):
+            if told := missing():
+                return told
+            _, key = wanted_engine(opened, SessionOptions(cache_dir=cache))
     except Exception as error:  # noqa: BLE001  (whatever TensorRT or the driver throws, the self-test comes next, and has a fallback)
         return f"TensorRT failed: {error}"
     return None if key == engine.key else "the GPU, its driver, TensorRT or the artifact is another than the engine was built for"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from edge_latup.artifact import Artifact, open_artifact
+from edge_latup.bundle.attempts import attempt
 from edge_latup.bundle.fingerprint import Fingerprint, fingerprint
 from edge_latup.bundle.golden import FOLDER, Expectation, Expected, computed, golden_files, golden_input, read_golden
 from edge_latup.bundle.on_device import Engine, open_on_device, precision_of, same_answer
@@ -127,10 +129,11 @@ def _test(
     try:
         artifact = open_artifact(bundle / expectation.artifact)
         runtime = runtime_made_for(artifact)
-        runtime = choose_runtime(artifact)
-        session, engine = _opened(artifact, runtime, options, tell)
-        with session:
-            return _tested(session, artifact, runtime, expectation, expected, files, engine)
+        with attempt(options.cache_dir, artifact.digest) if runtime == "tensorrt" else nullcontext():
+            runtime = choose_runtime(artifact)
+            session, engine = _opened(artifact, runtime, options, tell)
+            with session:
+                return _tested(session, artifact, runtime, expectation, expected, files, engine)
     except VerificationError:
         raise
     except EdgeLatupError as error:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_latup.bundle import install
+from edge_latup.bundle import attempts, install
 from edge_latup.bundle.keys import SigningKey
 
 RFC_8032 = [  # section 7.1, tests 1 to 3: public key, message, signature
@@ -32,6 +33,30 @@ RFC_8032 = [  # section 7.1, tests 1 to 3: public key, message, signature
         "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
     ),
 ]  # fmt: skip
+
+
+def test_a_self_test_that_dies_in_tensorrt_is_begun_again_until_it_does_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (install.ATTEMPTS, install.TRIES) == (attempts.NAME, attempts.MOST + 1)
+    version, codes = tmp_path / "versions" / "v1", [-11, 3221225477, 0]
+    counted = tmp_path / "state" / "cache" / "v1" / install.ATTEMPTS
+    counted.parent.mkdir(parents=True)
+    counted.touch()
+    monkeypatch.setattr(install.subprocess, "run", lambda *given, **named: SimpleNamespace(returncode=codes.pop(0)))
+    install.self_test(version, tmp_path)
+    assert codes == []
+
+
+@pytest.mark.parametrize(("code", "counted"), [(4, True), (-11, False)], ids=["a failed test", "a crash elsewhere"])
+def test_anything_else_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, counted: bool) -> None:
+    version, codes = tmp_path / "versions" / "v1", [code]
+    (tmp_path / "state" / "cache" / "v1").mkdir(parents=True)
+    if counted:
+        (tmp_path / "state" / "cache" / "v1" / install.ATTEMPTS).touch()
+    monkeypatch.setattr(install.subprocess, "run", lambda *given, **named: SimpleNamespace(returncode=codes.pop(0)))
+    with pytest.raises(install.InstallError, match="did not pass its self-test"):
+        install.self_test(version, tmp_path)
+
+
 BUNDLE_FILE = "artifact/model.onnx"
 
 

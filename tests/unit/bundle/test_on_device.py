@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,8 +25,9 @@ from fake_tensorrt import Behaviour
 from tiny_models import SIDE, Compress, pointwise_artifact
 
 from edge_latup.artifact import Artifact
-from edge_latup.bundle import build, golden, on_device
+from edge_latup.bundle import attempts, build, golden, on_device
 from edge_latup.bundle.build import Plan, build_bundle
+from edge_latup.bundle.fingerprint import fingerprint
 from edge_latup.bundle.fit import warnings_for
 from edge_latup.bundle.golden import Expected, read_golden, tolerance_of
 from edge_latup.bundle.installed import Installation
@@ -33,6 +35,7 @@ from edge_latup.bundle.selftest import fallback_told
 from edge_latup.bundle.verify import verify
 from edge_latup.cli import installed as command
 from edge_latup.errors import EdgeLatupError, InputError
+from edge_latup.records import write_record
 from edge_latup.runtimes import tensorrt_engine, tensorrt_worker
 from edge_latup.runtimes.onnx_audit import declared_layers
 
@@ -330,6 +333,76 @@ def test_an_engine_that_computes_something_else_than_the_graph_is_not_used(here:
     told = str(fallback_told(result))
     assert "(labels: " in told
     assert "tell whoever made the bundle" in told
+
+
+# A crash takes the process with it: each is counted before it can happen.
+
+DIES = """import json, os, pathlib, signal, sys
+sys.path[:] = json.loads(sys.argv[1])
+from edge_latup.bundle import on_device, selftest
+from edge_latup.bundle.installed import Installation
+def crash(*given):
+    os.kill(os.getpid(), signal.SIGSEGV)
+selftest.choose_runtime = lambda artifact: "tensorrt" if "tensorrt" in artifact.folder.name else "onnxruntime"
+on_device.wanted_engine = crash
+result = Installation(root=pathlib.Path(sys.argv[2]), version="v1").test(2)
+print(selftest.fallback_told(result))
+"""
+
+
+def died(here: Installation) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", DIES, json.dumps(sys.path), str(here.root)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_tensorrt_that_crashes_twice_is_not_tried_again(here: Installation) -> None:
+    for _ in range(attempts.MOST):
+        ended = died(here)
+        assert ended.returncode == -signal.SIGSEGV, ended.stderr
+        assert (here.cache / attempts.NAME).is_file()
+    told = died(here)
+    assert told.returncode == 0, told.stderr
+    assert "TensorRT ended this program 2 times" in told.stdout
+    assert f"delete {here.cache / attempts.NAME}" in told.stdout
+    assert (here.stored().chosen, here.outdated()) == ("artifacts/fp32", None)
+    (here.cache / attempts.NAME).unlink()
+    assert died(here).returncode == -signal.SIGSEGV, "it is tried once more where that is asked for"
+
+
+def test_what_comes_back_is_not_counted(here: Installation, install: Install) -> None:
+    install()
+    for _ in range(attempts.MOST + 1):
+        assert here.test(THREADS).chosen == BEST
+        assert here.outdated() is None
+    assert not (here.cache / attempts.NAME).exists()
+
+
+def test_an_error_is_not_counted(here: Installation) -> None:
+    here.cache.mkdir(parents=True)
+    for _ in range(attempts.MOST + 1):
+        with pytest.raises(RuntimeError), attempts.attempt(here.cache, "0" * 64):
+            raise RuntimeError
+    with attempts.attempt(here.cache, "0" * 64):
+        assert (here.cache / attempts.NAME).is_file()
+
+
+@pytest.mark.parametrize("change", [{"artifact": "1" * 64}, {"fingerprint": {"gpu_driver": "another"}}])
+def test_what_ended_another_artifact_or_driver_is_tried_here(here: Installation, change: dict[str, Any]) -> None:
+    here.cache.mkdir(parents=True)
+    now = fingerprint()
+    if "fingerprint" in change:
+        now = now.model_copy(update=change["fingerprint"])
+    write_record(attempts.Attempts(artifact=change.get("artifact", "0" * 64), fingerprint=now, begun=9), here.cache / attempts.NAME)
+    with attempts.attempt(here.cache, "0" * 64):
+        pass
+    assert not (here.cache / attempts.NAME).exists()
+
+
+def test_a_count_that_was_cut_off_begins_again(here: Installation) -> None:
+    here.cache.mkdir(parents=True)
+    (here.cache / attempts.NAME).write_text('{"begun": 9')
+    with attempts.attempt(here.cache, "0" * 64):
+        pass
 
 
 # As it is really started: `python -I -S`, which sees no package of the machine but TensorRT.

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep networks bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
+.PHONY: help install demo sweep networks networks-cases networks-train networks-monai networks-nnunet bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,25 +49,45 @@ bench-case: $(VENV)/.compare $(VENV)/.installed  ## Compare one case, files to l
 	@test -n "$(CASE)" || { echo "error: no case is named" >&2; echo "hint: make bench-case CASE=case-folder" >&2; exit 2; }
 	$(BIN)/edge-latup bench-case "$(CASE)" --out "edge-latup-demo/case-$$(date -u +%Y%m%dT%H%M%SZ)"
 
-# FOREIGN: folders of an nnU-Net or a MONAI bundle to put beside them, such as tests/integration/nnunet_twin.py and monai_twin.py train.
+# All of it takes hours. What is there is kept, so it can be stopped and begun again. FOREIGN: further folders that `edge-latup import` takes.
 NETWORKS := edge-latup-demo/networks
-FLAT     := res-unet res-unet-gate res-unet-se res-unet-cbam
+FLAT     := res-unet-gate res-unet-se res-unet-cbam
 DEEP     := attention-resnet-unet attention-resnet-unet-flops-matched
+MONAI    := $(NETWORKS)/monai/brats_bundle
+NNUNET   := $(NETWORKS)/nnunet
 FOREIGN  ?=
-networks: $(VENV)/.installed  ## Train the published networks briefly, bench each on held-out phantoms; rewrites the table of docs/networks.md
-	set -e; phantoms() { $(BIN)/edge-latup phantom --out $(NETWORKS)/$$1 --seed $$2 --cases $$3 --shape $$4; }; \
-	phantoms training 31 16 160x160x128; phantoms calibration 32 4 160x160x128; phantoms held-out 33 4 160x160x128; \
-	phantoms calibration-full 11 4 240x240x155; phantoms held-out-full 12 3 240x240x155
-	set -e; trained() { test -f $(NETWORKS)/checkpoints/$$1/model.safetensors || $(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
-	trained res-unet "--phase=64:300 --phase=160:120"; for name in $(filter-out res-unet,$(FLAT)); do trained $$name "--phase=64:200 --phase=160:60"; done; \
-	trained attention-resnet-unet --phase=48:1500; trained attention-resnet-unet-flops-matched --phase=48:1000
+networks: networks-train networks-monai networks-nnunet  ## Train the published networks briefly, bench each on held-out phantoms; rewrites the table of docs/networks.md
 	set -e; benched() { test -f $(NETWORKS)/runs/$$1/network.json || { rm -rf $(NETWORKS)/runs/$$1; $(BIN)/edge-latup bench-network $$2 \
 	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 --runs 3 --seconds 5 $$4; }; }; \
 	benched latup-net edge_latup/demo -full; \
 	for name in $(DEEP); do benched $$name $(NETWORKS)/checkpoints/$$name; done; \
-	for name in $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" "--size=160x160x16 --onnxruntime"; done; \
-	for model in $(FOREIGN); do benched $$(basename $$model) $$model; done
-	$(BIN)/edge-latup bench-network --table $(NETWORKS)/runs/* --docs docs/networks.md
+	for name in res-unet $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" "--size=160x160x16 --onnxruntime"; done; \
+	for model in $(NNUNET)/nnunet_results/*/nnUNetTrainer__* $(MONAI) $(FOREIGN); do benched $$(basename $$model) $$model; done
+	cd $(NETWORKS)/runs && $(abspath $(BIN))/edge-latup bench-network --table latup-net $(DEEP) res-unet $(FLAT) nnUNetTrainer__* $(notdir $(MONAI) $(FOREIGN)) --docs $(CURDIR)/docs/networks.md
+
+networks-cases: $(VENV)/.networks $(VENV)/.installed
+	set -e; phantoms() { $(BIN)/edge-latup phantom --out $(NETWORKS)/$$1 --seed $$2 --cases $$3 --shape $$4; }; \
+	phantoms training 31 16 160x160x128; phantoms calibration 32 4 160x160x128; phantoms held-out 33 4 160x160x128; \
+	phantoms calibration-full 11 4 240x240x155; phantoms held-out-full 12 3 240x240x155
+
+networks-train: networks-cases
+	set -e; trained() { test -f $(NETWORKS)/checkpoints/$$1/model.safetensors || \
+	$(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
+	trained res-unet "--phase=64:300 --phase=160:120"; for name in $(FLAT); do trained $$name "--phase=64:200 --phase=160:60"; done; \
+	trained attention-resnet-unet --phase=48:1500; trained attention-resnet-unet-flops-matched --phase=48:1000
+
+networks-monai: networks-cases
+	test -f $(MONAI)/models/model.pt || $(BIN)/python tests/integration/monai_twin.py $(NETWORKS)/training $(dir $(MONAI)) 800
+
+networks-nnunet: networks-cases $(VENV)/nnunet/.made
+	mkdir -p $(NNUNET) && ln -sfn $(abspath $(NETWORKS))/training $(NNUNET)/cases
+	test -f $(NNUNET)/predicted.nii.gz || $(VENV)/nnunet/bin/python tests/integration/nnunet_twin.py $(NNUNET) labels modest
+
+# nnU-Net's own trainer, in an environment of its own.
+$(VENV)/nnunet/.made:
+	$(PYTHON) -m venv $(VENV)/nnunet
+	$(VENV)/nnunet/bin/pip install nnunetv2==2.8.1 torch==2.13.0
+	touch $@
 
 # Its class rates become those that come with edge-latup once copied to targets/class_rates/.
 predict-check: $(VENV)/.installed  ## Hold predictions against measurements of this machine; rewrites the table of docs/prediction.md
@@ -176,6 +196,10 @@ $(VENV)/.engineer: pyproject.toml constraints.txt | $(VENV)/.wheel
 
 $(VENV)/.compare: $(VENV)/.engineer | $(VENV)/.wheel
 	$(INSTALL) "$$(echo $(WHEEL))[engineer,compare]"
+	touch $@
+
+$(VENV)/.networks: $(VENV)/.engineer | $(VENV)/.wheel
+	$(INSTALL) "$$(echo $(WHEEL))[engineer,monai,nnunet]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.engineer | $(VENV)/.wheel

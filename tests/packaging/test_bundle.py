@@ -314,8 +314,17 @@ def test_an_update_that_fails_its_self_test_is_not_switched_to(
     assert version_in_use(root) == "tiny-1"
 
 
+def machine_with(folder: Path, tensorrt: str) -> Path:
+    """A Python that has a package `tensorrt` with this content."""
+    subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", folder], check=True)
+    package = next((folder / "lib").glob("python*/site-packages")) / "tensorrt"
+    package.mkdir()
+    (package / "__init__.py").write_text(tensorrt, encoding="ascii")
+    return folder / "bin" / "python"
+
+
 @pytest.mark.slow
-def test_a_bundle_for_tensorrt_falls_back_where_there_is_none_or_no_gpu(
+def test_a_bundle_for_tensorrt_falls_back_where_there_is_none_or_no_gpu_or_it_crashes(
     plan: Plan, bundle: Path, compressed: Compress, tiny_fp32: Artifact, public: Path, case: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     """The road to an engine up to the GPU, with the real wheels: none is here, so no engine is built."""
@@ -325,13 +334,11 @@ def test_a_bundle_for_tensorrt_falls_back_where_there_is_none_or_no_gpu(
         pytest.skip("a target with TensorRT is named for x86-64")
     artifacts = (compressed("int8", "tensorrt").folder, tiny_fp32.folder)
     build_bundle(replace(plan, artifacts=artifacts, target="rtx-3060-12gb"), KEY, tmp_path / "bundle")
-    subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--without-pip", tmp_path / "machine"], check=True)
-    empty = next((tmp_path / "machine" / "lib").glob("python*/site-packages")) / "tensorrt"
-    empty.mkdir()
-    (empty / "__init__.py").write_text("", encoding="ascii")
+    no_gpu, crashes = machine_with(tmp_path / "no-gpu", ""), machine_with(tmp_path / "crashes", "import os; os.abort()")
     for python, why in (
         (SYSTEM_PYTHON, "needs tensorrt, which is not installed"),
-        (tmp_path / "machine" / "bin" / "python", "CUDA finds none"),
+        (no_gpu, "CUDA finds none"),
+        (crashes, "TensorRT ended this program 2 times"),
     ):
         root = tmp_path / python.parent.parent.name
         root = root.with_name(f"root-{root.name}")
@@ -339,6 +346,7 @@ def test_a_bundle_for_tensorrt_falls_back_where_there_is_none_or_no_gpu(
         assert done.returncode == 0, done.stdout + done.stderr
         (told,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
         assert why in told
+        assert done.stdout.count("it is begun again") == (2 if python == crashes else 0)
         assert "is used, which passed its self-test" in told
         assert any((root / "versions").glob("*/site/cuda/bindings"))
         labels = tmp_path / f"{root.name}.nii.gz"

@@ -61,7 +61,8 @@ networks: networks-train networks-monai networks-nnunet  ## Train the published 
 	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 --runs 3 --seconds 5 $$4; }; }; \
 	benched latup-net edge_latup/demo -full; \
 	for name in $(DEEP); do benched $$name $(NETWORKS)/checkpoints/$$name; done; \
-	for name in res-unet $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" "--size=160x160x16 --onnxruntime"; done; \
+	benched res-unet $(NETWORKS)/checkpoints/res-unet "" "--size=160x160x16 --onnxruntime"; \
+	for name in $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" --size=160x160x16; done; \
 	for model in $(NNUNET)/nnunet_results/*/nnUNetTrainer__* $(MONAI) $(FOREIGN); do benched $$(basename $$model) $$model; done
 	cd $(NETWORKS)/runs && $(abspath $(BIN))/edge-latup bench-network --table latup-net $(DEEP) res-unet $(FLAT) nnUNetTrainer__* $(notdir $(MONAI) $(FOREIGN)) --docs $(CURDIR)/docs/networks.md
 

@@ -58,7 +58,7 @@ NNUNET   := $(NETWORKS)/nnunet
 FOREIGN  ?=
 networks: networks-train networks-monai networks-nnunet  ## Train the published networks briefly, bench each on held-out phantoms; rewrites the table of docs/networks.md
 	set -e; benched() { test -f $(NETWORKS)/runs/$$1/network.json || { rm -rf $(NETWORKS)/runs/$$1; $(BIN)/edge-latup bench-network $$2 \
-	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 --runs 3 --seconds 5 $$4; }; }; \
+	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 --runs 20 --seconds 5 $$4; }; }; \
 	benched latup-net edge_latup/demo -full; \
 	for name in $(DEEP); do benched $$name $(NETWORKS)/checkpoints/$$name; done; \
 	benched res-unet $(NETWORKS)/checkpoints/res-unet "" "--size=160x160x16 --onnxruntime"; \

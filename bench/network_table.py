@@ -72,8 +72,9 @@ def _conditions(networks: Sequence[LoadedNetwork]) -> str:
 def _load(rows: Sequence[TimingRow]) -> str:
     busy = [row.other_busy for row in rows]
     known = [one for one in busy if one is not None]
-    if len(known) == len(busy):
-        return f"Something else kept up to {max(known):.2f} processors busy during a timing."
+    if known:
+        few = "" if len(known) == len(busy) else f" ({len(known)} of {len(busy)} lasted long enough to tell)"
+        return f"Something else kept up to {max(known):.2f} processors busy during a timing{few}."
     return f"Load average when a timing began: up to {max(row.load_average for row in rows):.1f}."
 
 

@@ -9,10 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
@@ -20,7 +17,13 @@ from edge_latup.manifest import Precision
 from edge_latup.runtimes.audit import Audit
 from edge_latup.spec import ModelSpec, Size
 
-Batch = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Batch = NDArray[np.float32]
+else:
+    Batch = Any  # every command knows the runtimes: `--help` must not wait for numpy, whose typing alone takes a tenth of a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,8 @@ def check_batch(batch: Batch, expected: tuple[int, ...], divisor: int) -> Batch:
     Raises:
         InputError: the shape is not what the model takes, or the dtype is not float32.
     """
+    import numpy as np
+
     if batch.dtype == np.float32 and _fits(batch.shape, expected, divisor):
         return np.ascontiguousarray(batch)
     multiples = f" with sizes in multiples of {divisor}" if -1 in expected[2:] else ""

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edge_latup.artifact import Artifact
 from edge_latup.errors import ArtifactError, MissingDependencyError, SpecError
 from edge_latup.runtimes.audit import Audit, AuditedLayer, precision_name
@@ -78,9 +76,10 @@ class PyTorchSession:
 
     def infer(self, batch: Batch) -> Batch:
         """See `Session.infer`."""
+        # PyTorch takes no read-only array; one that can be written to is not copied.
+        import numpy as np
         import torch
 
-        # PyTorch takes no read-only array; one that can be written to is not copied.
         checked = np.require(check_batch(batch, self.input_shape, self._manifest.spec.divisor), requirements="W")
         with torch.inference_mode():
             output: Batch = self._network(torch.from_numpy(checked)).numpy()

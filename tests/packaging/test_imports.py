@@ -15,7 +15,7 @@ HELP_SECONDS = 0.5
 IMPORT_CORE = Path(__file__).parent / "import_core.py"
 HELP = """
 import runpy, sys
-heavy = {*runpy.run_path(sys.argv.pop(1))["HEAVY"], "scipy", "nibabel"}
+heavy = {*runpy.run_path(sys.argv.pop(1))["HEAVY"], "scipy", "nibabel", "numpy"}
 sys.argv[:] = ["edge-latup", "--help"]
 from edge_latup.cli import main
 try:

@@ -67,6 +67,5 @@ def load_network(folder: Path) -> LoadedNetwork:
     record, run = read_record(NetworkRecord, folder / NAME), load_run(folder / RUN)
     if record.chosen not in run.rows:
         raise SpecError(f"{folder / NAME} chose {record.chosen}, which its bench run does not hold", "run edge-latup bench-network again")
-    # run.json is a run's last file: a folder without it is one that ended early, and the whole network's record would not be there.
-    other = load_run(folder / OTHER_RUN) if (folder / OTHER_RUN).is_dir() else None
+    other = load_run(folder / OTHER_RUN) if record.other_decisions else None
     return LoadedNetwork(record=record, run=run, other=other)

@@ -53,12 +53,9 @@ def _machine_seconds(root: Path) -> float | None:
         text = (root / "proc/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    usable, found = os.sched_getaffinity(0), 0.0
-    counted = [
-        [int(ticks) for ticks in line[2].split()] for line in re.finditer(r"^cpu(\d+) (.+)$", text, re.MULTILINE) if int(line[1]) in usable
-    ]  # fmt: skip
+    usable = os.sched_getaffinity(0)
+    counted = [line[2].split() for line in re.finditer(r"^cpu(\d+) (.+)$", text, re.MULTILINE) if int(line[1]) in usable]
     if not counted:
         return None
-    for ticks in counted:
-        found += sum(count for column, count in enumerate(ticks) if column not in IDLE)
-    return found / os.sysconf("SC_CLK_TCK")
+    ticks = sum(int(count) for columns in counted for column, count in enumerate(columns) if column not in IDLE)
+    return ticks / os.sysconf("SC_CLK_TCK")

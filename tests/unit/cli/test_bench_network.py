@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from edge_latup.bench.network_records import ALL_VIEWS, NAME, ONE_VIEW, OTHER_RU
 from edge_latup.bench.network_run import fastest_accepted
 from edge_latup.bench.network_table import BLOCK, form_rows, markdown, network_rows, regions_of
 from edge_latup.bench.store import LoadedRun
-from edge_latup.errors import InputError
+from edge_latup.errors import EdgeLatupError, InputError
 from edge_latup.records import write_record
 from edge_latup.spec import ModelSpec, RegionHead
 from edge_latup.targets.host import Host
@@ -93,6 +94,9 @@ def test_forms_in_onnxruntime_are_held_against_its_own_fp32(tmp_path: Path) -> N
     text = markdown([loaded])
     assert "dynamic-int8: " in text.partition("Refused:")[2]
     assert "ONNX Runtime" in text
+    shutil.rmtree(tmp_path / "one" / OTHER_RUN)
+    with pytest.raises(EdgeLatupError, match=OTHER_RUN):
+        load_network(tmp_path / "one")
 
 
 def test_only_regions_that_a_network_can_find_count() -> None:

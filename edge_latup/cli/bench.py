@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_latup.artifact import open_artifact
 from edge_latup.cli.bench_remote import LEASE, Where, bench_fleet, bench_host
 from edge_latup.cli.bench_sweep import Axes
 from edge_latup.cli.bench_sweep import sweep as run_the_sweep
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 def parse_entry(text: str, *, here: bool = True) -> Entry:
     """ARTIFACT or ARTIFACT@runtime; a folder whose own name holds an @ is taken as it is. here: the runtime must be installed here."""
+    from edge_latup.artifact import open_artifact
     from edge_latup.bench.run import Entry
     from edge_latup.runtimes import choose_runtime, runtime_made_for
 

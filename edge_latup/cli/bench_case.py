@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from edge_latup.artifact import open_artifact
 from edge_latup.cli.bench import parse_entry
 from edge_latup.cli.options import Threads, one_case
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
-from edge_latup.spec import Blending
 
 if TYPE_CHECKING:
     from edge_latup.bench.case.artifacts import DemoArtifacts
@@ -32,6 +30,7 @@ def _policies(names: list[str] | None) -> tuple[OwnPolicy, ...]:
 
 def _artifacts(names: list[str], reference: Path | None, demo: Path) -> DemoArtifacts:
     """What was named, or else what the newest demo run made, or else what is made now."""
+    from edge_latup.artifact import open_artifact
     from edge_latup.bench.case.artifacts import DemoArtifacts, make_artifacts, newest_artifacts, open_artifacts
     from edge_latup.bench.demo import demo_checkpoint
 
@@ -64,6 +63,7 @@ def bench_case(
     from edge_latup.bench.case.with_monai import check_monai
     from edge_latup.runtimes.base import usable_cores
     from edge_latup.segmentation.overrides import parse_name
+    from edge_latup.spec import Blending
 
     files, policies, weights = one_case(case), _policies(policy), parse_name(blending, get_args(Blending), "--blending")
     check_monai()

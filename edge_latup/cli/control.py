@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from edge_latup.artifact import Artifact, open_artifact
 from edge_latup.cli.gate import parse_rule
 from edge_latup.cli.options import Threads
 from edge_latup.cli.output import output
 from edge_latup.errors import ArtifactError, GateRefusedError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from edge_latup.artifact import Artifact
     from edge_latup.bench.accuracy_measure import Make
     from edge_latup.bench.accuracy_records import ControlResult
     from edge_latup.cases.layout import CaseFiles
@@ -48,6 +48,7 @@ def control(
     threads: Threads = 0,
 ) -> None:
     """Leave in float the layers whose INT8 costs most Dice on whole cases, until the gate accepts. Exit code 4 if it never does."""
+    from edge_latup.artifact import open_artifact
     from edge_latup.bench.accuracy_run import ControlPlan
     from edge_latup.bench.accuracy_run import control as run
     from edge_latup.quantize.calibration import make_calibration
@@ -105,6 +106,7 @@ def _maker(source: Artifact, inputs: Calibration, float_precision: Precision) ->
 
 def _bf16(source: Artifact, folder: Path) -> Artifact | None:
     """The BF16 artifact, the fastest float one where the CPU computes it; None where it does not."""
+    from edge_latup.artifact import open_artifact
     from edge_latup.quantize.methods import quantize
 
     path = folder / "bf16"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_latup.artifact import Artifact
 from edge_latup.cli.options import Overwrite
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
+
+if TYPE_CHECKING:
+    from edge_latup.artifact import Artifact
 
 MODEL = "ONNX file, Keras weights, nnU-Net folder, MONAI bundle, .pt2 or TorchScript; several ONNX files are a chain, one for each region."
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from edge_latup.errors import CaseError, InputError
-from edge_latup.manifest import RuntimeName
 
 if TYPE_CHECKING:
     from edge_latup.cases.layout import CaseFiles
+    from edge_latup.manifest import RuntimeName
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 uses every core this process may use.")]
@@ -37,6 +37,8 @@ def parse_runtime(text: str) -> RuntimeName:
     Raises:
         InputError: there is no such runtime.
     """
+    from edge_latup.manifest import RuntimeName
+
     if text not in get_args(RuntimeName):
         raise InputError(f"unknown runtime {text!r}", f"choose one of: {', '.join(get_args(RuntimeName))}")
     return cast(RuntimeName, text)

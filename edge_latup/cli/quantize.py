@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
-from edge_latup.artifact import Artifact, open_artifact, refuse_existing
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
 from edge_latup.cli.quantize_all import quantize_every
 from edge_latup.cli.ranges import Choice, CompareRanges, Operators, Ranges, parse_choice, show_comparison
 from edge_latup.cli.rewriting import Measure, Passes, Rewrite, TrustBatchNorm, rewriting_of
 from edge_latup.errors import InputError
-from edge_latup.runtimes.audit import shortfall
 
 if TYPE_CHECKING:
+    from edge_latup.artifact import Artifact
     from edge_latup.manifest import Manifest, Precision
     from edge_latup.quantize.calibration import Calibration
     from edge_latup.quantize.every_runtime import Outcome
@@ -53,6 +52,7 @@ def quantize(
     ] = False,
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once. TensorRT's file is checked, not run."""
+    from edge_latup.artifact import open_artifact
     from edge_latup.quantize.methods import check_calibration, check_source
 
     if every:
@@ -104,6 +104,7 @@ def _summary(method: str, runtime: str) -> str:
 
 
 def _refuse_taken(method: str, runtime: str, out: Path, overwrite: bool) -> None:
+    from edge_latup.artifact import refuse_existing
     from edge_latup.quantize.every_runtime import folders_of
 
     if runtime == ALL:
@@ -136,6 +137,8 @@ def _measured(source: Artifact, out: Path, choice: Choice, options: dict[str, An
 
 
 def _show(artifact: Artifact, source: Artifact, runtime: str) -> None:
+    from edge_latup.runtimes.audit import shortfall
+
     made = artifact.manifest
     if made.audit is not None and (text := shortfall(made.audit)):
         output.warning(text)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_latup.artifact import open_artifact
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
 
@@ -20,6 +19,7 @@ def quantize_every(artifact: Path, out: Path, calibration: Sequence[Path], crops
     Raises:
         InputError: one of these was given.
     """
+    from edge_latup.artifact import open_artifact
     from edge_latup.quantize.all_methods import quantize_all
     from edge_latup.quantize.calibration import make_calibration
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from edge_latup.artifact import open_artifact
 from edge_latup.cli.options import Threads, one_case, parse_runtime, parse_size
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
@@ -66,6 +65,7 @@ def segment(
     scheduler: Scheduler = None,
 ) -> None:
     """Segment one case, or all cases of a folder."""
+    from edge_latup.artifact import open_artifact
     from edge_latup.runtimes.base import SessionOptions
     from edge_latup.segmentation.cohort import Job
     from edge_latup.segmentation.memory import parse_bytes

@@ -9,9 +9,9 @@ import typer
 
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
-from edge_latup.spec import ModelSpec, NetworkSpec
 
 if TYPE_CHECKING:
+    from edge_latup.spec import ModelSpec
     from edge_latup.training.recipe import Phase
 
 LATUP_NET: Final = "latup-net"
@@ -30,6 +30,7 @@ def _phase(text: str) -> Phase:
 def _spec(name: str, width: int | None, folders: list[Path]) -> ModelSpec:
     """The model spec to train, from the index of networks; its histogram reference is made of the cases it is trained on."""
     from edge_latup.export.network_index import known_network
+    from edge_latup.spec import NetworkSpec
 
     known = known_network(name)
     if name == LATUP_NET:

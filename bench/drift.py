@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edge_latup.cases.read import Case
 from edge_latup.metrics.lesionwise import LesionScores, lesionwise
 from edge_latup.metrics.overlap import Mask, dice, iou, region_mask, sensitivity, specificity
 from edge_latup.metrics.surface import Spacing, hd95, volume_ml
+from edge_latup.runtimes.base import usable_cores
 from edge_latup.spec import REGIONS, Region
 
 Labels = NDArray[np.uint8]
@@ -76,11 +78,13 @@ def _drift(reference: Mask, candidate: Mask, own: tuple[_AgainstLabel, _AgainstL
 
 def case_drifts(case: Case, origin: CaseOrigin, reference: Labels, candidates: dict[str, Labels]) -> dict[str, CaseDrift]:
     """Every region of one case for each candidate, by name; the label counts wherever it is, also outside the crop the network saw."""
-    # The reference's distances to the label take as long as a candidate's: they are measured once.
-    yardstick, spacing = _regions(case, reference), case.grid.spacing_mm
+    spacing = case.grid.spacing_mm
+    # The reference's distances to the label take as long as a candidate's: they are measured once. Most of it is distance transforms
+    # outside Python's lock, so that threads share the processors.
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        yardstick, *own = pool.map(lambda output: _regions(case, output), (reference, *candidates.values()))
     found = {}
-    for name, candidate in candidates.items():
-        scores = _regions(case, candidate)
+    for (name, candidate), scores in zip(candidates.items(), own, strict=True):
         regions = {
             region: _drift(region_mask(reference, region), region_mask(candidate, region), (yardstick[region], scores[region]), spacing)
             for region in REGIONS

@@ -58,10 +58,19 @@ class Road(TyperGroup):
 app = typer.Typer(name="edge-latup", cls=Road, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from edge_latup.versions import version_of
+
+        typer.echo(f"edge-latup {version_of('edge-latup')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; also behind the command's name.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors; also behind the command's name.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")] = False,
 ) -> None:
     """Take a trained 3-D brain-tumour segmentation network to the hardware a clinic has: export, compress, benchmark, segment."""
     configure(Mode.JSON if json else Mode.QUIET if quiet else Mode.HUMAN)

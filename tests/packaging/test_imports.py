@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import resource
 import subprocess
@@ -73,6 +74,11 @@ def test_help_is_quick(edge_latup: Path, tmp_path: Path) -> None:
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     # The least: a cold disk cache and a neighbour on the same core only ever add.
     assert min(seconds) < HELP_SECONDS, seconds
+
+
+def test_the_version_is_that_of_the_installed_package(edge_latup: Path, tmp_path: Path) -> None:
+    said = subprocess.run([edge_latup, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert said == f"edge-latup {importlib.metadata.version('edge-latup')}\n"
 
 
 def test_every_command_explains_itself(edge_latup: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Prepared:
     held: ChannelRanges
     path: Path
     inputs: Sequence[Image]
-    known: Ranges
+    known: dict[str, tuple[float, float]]
     estimator: str
     equalised_channels: int
     foreseen: tuple[str, ...]
@@ -47,7 +47,7 @@ class Prepared:
     tell: Tell = silent
 
     def ranges_of(self, tensors: Sequence[str], inside: Path | None = None) -> Ranges:
-        """Ranges of activations; those that were not foreseen cost another pass over the inputs, or two.
+        """Ranges of activations; those that were not foreseen cost another pass over the inputs, or two, the first time.
 
         `inside` is a file in which to look for them, where it is not the prepared one but computes the same.
 
@@ -57,6 +57,9 @@ class Prepared:
         path = inside or self.path
         missing = [name for name in tensors if name not in self.known]
         found = self._estimated(_ends(path, missing, self.inputs, self.tell, whole=True), path) if missing else {}
+        if inside is None:
+            # For the next candidate of a search, which puts its quantizers in the same places but few.
+            self.known.update(found)
         return {name: found[name] if name in found else self.known[name] for name in tensors}
 
     def by(self, estimator: str) -> Prepared:
@@ -66,7 +69,7 @@ class Prepared:
         other = replace(self, estimator=estimator)
         # Beside what was foreseen there are tensors that only equalising asked for: not worth a histogram.
         names = self.foreseen if estimator in THRESHOLDS else self.held
-        return replace(other, known=other._estimated({name: self.held[name] for name in names}, self.path))
+        return replace(other, known=dict(other._estimated({name: self.held[name] for name in names}, self.path)))
 
     def with_histograms(self) -> Prepared:
         """The same, with the histograms of all activations that were foreseen."""
@@ -111,7 +114,7 @@ def prepare(
         onnx.save(model, path)
         held = _divided(found, factors)
         looked = Prepared(
-            source=source, found=found, held=held, path=path, inputs=inputs, known=estimated(MEAN_MIN_MAX, held, {}),
+            source=source, found=found, held=held, path=path, inputs=inputs, known=dict(estimated(MEAN_MIN_MAX, held, {})),
             estimator=MEAN_MIN_MAX, equalised_channels=int(sum((values != 1).sum() for values in factors.values())),
             foreseen=tuple(dict.fromkeys(foreseen)), tell=tell,
         )  # fmt: skip

@@ -140,6 +140,8 @@ def _set_ranges(model: ov.Model, plain: ov.Model, prepared: Prepared) -> None:
         # NNCF gives quantizers whose tensors meet in a concat the very same range.
         if _is_activation_quantizer(node):
             groups.setdefault((_limit(node, 1), _limit(node, 2)), []).append(node)
+    # Asked for together: what was not foreseen costs one more pass over the inputs, and not one for each.
+    prepared.ranges_of([name for members in groups.values() for name in _asked_of(members, prepared)])
     for members in groups.values():
         low, high = _range_of(members, plain, prepared)
         for node in members:
@@ -177,14 +179,17 @@ def _limit(node: Any, index: int) -> float:
 
 def _range_of(quantizers: Sequence[Any], plain: ov.Model, prepared: Prepared) -> tuple[float, float]:
     """The widest range of what some quantizers read; of them, what only moves values has the range of what it moves."""
-    sources = [node.input_value(0) for node in quantizers]
-    names = [name for source in sources for name in sorted(source.get_names())]
-    known = [name for name in names if name in prepared.known]
-    if names:
-        found = list(prepared.ranges_of(known or names[:1]).values())
+    if names := _asked_of(quantizers, prepared):
+        found = list(prepared.ranges_of(names).values())
     else:
-        found = [_range_inside(plain, source.get_node().get_friendly_name(), prepared) for source in sources]
+        found = [_range_inside(plain, node.input_value(0).get_node().get_friendly_name(), prepared) for node in quantizers]
     return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _asked_of(quantizers: Sequence[Any], prepared: Prepared) -> list[str]:
+    """Names in ONNX of what some quantizers read, as far as calibration knows their ranges; else the first name, if there is any."""
+    names = [name for node in quantizers for name in sorted(node.input_value(0).get_names())]
+    return [name for name in names if name in prepared.known] or names[:1]
 
 
 def _range_inside(plain: ov.Model, name: str, prepared: Prepared) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from edge_latup.cases.phantom import make_phantom
 from edge_latup.export.cost import cost_of
 from edge_latup.export.torch_onnx import export_onnx
 from edge_latup.manifest import RuntimeName, SeenCase
+from edge_latup.quantize import prepared as prepared_module
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.equalise import equalise, tensors_to_watch
 from edge_latup.quantize.methods import METHODS, quantize
-from edge_latup.quantize.ranges import channel_ranges
+from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.ranges import ChannelRanges, channel_ranges
+from edge_latup.quantize.static_int8 import openvino_int8
 from edge_latup.runtimes import open_session
 from edge_latup.segmentation import parity
 
@@ -91,6 +94,25 @@ def test_a_compressed_network_decides_as_the_float_one(
     assert np.isfinite(found).all()
     assert len(np.unique(decided(name, expected))) > 1
     assert (decided(name, expected) == decided(name, found)).mean() >= AGREEMENT[method]
+
+
+def test_the_inputs_are_looked_at_twice_however_many_tensors_were_not_foreseen(
+    exported: Callable[[str], Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Residual sums are read by quantizers, and no calibration foresees them all: one pass for all, and none for the next candidate."""
+    passes: list[int] = []
+
+    def counted(path: Path, tensors: Sequence[str], *others: Any, **named: Any) -> ChannelRanges:
+        passes.append(len(tensors))
+        return channel_ranges(path, tensors, *others, **named)
+
+    monkeypatch.setattr(prepared_module, "channel_ranges", counted)
+    with prepare(exported("res-unet gate").model_path, inputs_of("res-unet gate")) as prepared:
+        openvino_int8(tmp_path, prepared, preset="mixed")
+        assert len(passes) == 2
+        assert passes[1] > 1
+        openvino_int8(tmp_path, prepared, preset="mixed", keep_float=["output"])
+    assert len(passes) == 2
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in NETWORKS])

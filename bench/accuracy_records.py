@@ -119,6 +119,11 @@ class Timed(Record):
     threads: int
     accepted: bool | None
     """By the gate on the cases of that run; None for the reference."""
+    model_bytes: int | None = None
+    """Of all model files; None in results of before this was kept, as are the drops."""
+    dice_drop: float | None = None
+    """Largest mean over the regions of the network, reference minus this one, on the labelled cases of that run; None for the reference."""
+    iou_drop: float | None = None
 
 
 class ControlResult(Record):

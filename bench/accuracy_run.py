@@ -27,6 +27,7 @@ from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.run import PACKAGES, Entry, Plan, run_bench
 from edge_latup.bench.store import LoadedRun, RunStore, load_run
+from edge_latup.bench.summary import largest_mean_drops, regions_of
 from edge_latup.cases.layout import CaseFiles
 from edge_latup.errors import InputError, SpecError
 from edge_latup.manifest import RuntimeName, SeenCase
@@ -185,19 +186,23 @@ def _result(
         keep_float=tuple(layer for layer in found.layers if layer.name in (kept or ())), convolutions=len(found.layers),
         untried=found.untried, effects=found.effects, steps=found.steps,
         chosen_on=tuple(exam.known.name for exam in development), confirmed_on=tuple(exam.known.name for exam in confirmation),
-        decision=decision, timing=() if run is None or kept is None else _timing(run, kept, decisions),
+        decision=decision, timing=() if run is None or kept is None else _timing(plan, run, kept, decisions),
     )  # fmt: skip
 
 
-def _timing(run: LoadedRun, kept: tuple[str, ...], decisions: dict[str, GateDecision]) -> tuple[Timed, ...]:
-    roles = {FULL: "all INT8"} | {candidate_name(kept): "chosen"}
-    return tuple(
-        Timed.model_validate({
-            "artifact": name, "role": roles.get(name, "float"), "p50_ms": row.p50_ms, "load_average": row.load_average,
-            "other_busy": row.other_busy, "threads": row.threads, "accepted": decisions[name].accepted if name in decisions else None,
-        })
-        for name, row in run.rows.items()
-    )  # fmt: skip
+def _timing(plan: ControlPlan, run: LoadedRun, kept: tuple[str, ...], decisions: dict[str, GateDecision]) -> tuple[Timed, ...]:
+    roles, regions = {FULL: "all INT8"} | {candidate_name(kept): "chosen"}, regions_of(plan.reference.manifest.spec)
+    found = []
+    for name, row in run.rows.items():
+        dice, iou = largest_mean_drops(run.drift[name], regions) if name in run.drift else (None, None)
+        found.append(
+            Timed.model_validate({
+                "artifact": name, "role": roles.get(name, "float"), "p50_ms": row.p50_ms, "load_average": row.load_average,
+                "other_busy": row.other_busy, "threads": row.threads, "accepted": decisions[name].accepted if name in decisions else None,
+                "model_bytes": row.model_bytes, "dice_drop": dice, "iou_drop": iou,
+            })
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _tidy(out: Path, measured: Measured, result: ControlResult) -> None:

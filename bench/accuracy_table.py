@@ -25,6 +25,10 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def _megabytes(size: int | None) -> float | None:
+    return None if size is None else size / 1e6
+
+
 STEPS: Final[tuple[Column[ControlStep], ...]] = (
     Column(name="number", header="step", about="In the order of the search.", value=lambda step: str(step.number)),
     Column(name="kind", header="candidate", about="What was changed.", value=lambda step: step.kind),
@@ -45,6 +49,11 @@ TIMES: Final[tuple[Column[Timed], ...]] = (
         value=lambda timed: {True: "accepted", False: "refused", None: "reference"}[timed.accepted],
     ),
     Column(name="p50_ms", header="p50", unit="ms", about="Median latency of one input.", value=lambda timed: timed.p50_ms, spec=",.1f"),
+    Column(
+        name="model_mb", header="file", unit="MB", about="All model files.", value=lambda timed: _megabytes(timed.model_bytes), spec=".2f"
+    ),
+    Column(name="dice_drop", header="Dice", unit="drop", about="Worst region's mean.", value=lambda timed: timed.dice_drop, spec="+.5f"),
+    Column(name="iou_drop", header="IoU", unit="drop", about="Worst region's mean.", value=lambda timed: timed.iou_drop, spec="+.5f"),
 )
 
 

@@ -12,8 +12,9 @@ from edge_latup.bench.gate_records import GateDecision
 from edge_latup.bench.network_records import ALL_VIEWS, ONE_VIEW, LoadedNetwork
 from edge_latup.bench.records import DriftRecord, RegionDrift, TimingRow
 from edge_latup.bench.store import LoadedRun
+from edge_latup.bench.summary import largest_mean_drops, regions_of
 from edge_latup.errors import InputError
-from edge_latup.spec import REGIONS, ModelSpec, Region
+from edge_latup.spec import Region
 
 BLOCK: Final = "bench-network"
 """Of docs/networks.md."""
@@ -90,11 +91,6 @@ def _network(one: LoadedNetwork) -> list[str]:
     ]  # fmt: skip
 
 
-def regions_of(spec: ModelSpec) -> tuple[Region, ...]:
-    """Regions that a network can find."""
-    return tuple(region for region in REGIONS if spec.regions is None or region in spec.regions.order)
-
-
 def _drifts(record: DriftRecord, region: Region) -> list[RegionDrift]:
     return [case.regions[region] for case in record.cases if case.regions[region].dice_reference is not None]
 
@@ -123,15 +119,8 @@ def _form(one: LoadedNetwork, run: LoadedRun, decisions: Sequence[GateDecision],
 
 
 def _drops(record: DriftRecord | None, regions: Sequence[Region]) -> tuple[str, str]:
-    """The largest, over the regions, of the mean drop in Dice and in IoU: reference minus candidate, positive is worse."""
-    if record is None:
-        return MISSING, MISSING
-    dice, iou = [], []
-    for region in regions:
-        drifts = _drifts(record, region)
-        dice += [fmean(drop for drift in drifts if (drop := drift.dice_drop) is not None)] if drifts else []
-        iou += [fmean(drop for drift in drifts if (drop := drift.iou_drop) is not None)] if drifts else []
-    return tuple(f"{max(drops):.5f}" if drops else MISSING for drops in (dice, iou))  # type: ignore[return-value]
+    dice, iou = (None, None) if record is None else largest_mean_drops(record, regions)
+    return tuple(MISSING if drop is None else f"{drop:.5f}" for drop in (dice, iou))  # type: ignore[return-value]
 
 
 def _gate(decision: GateDecision | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, get_args
@@ -11,7 +11,7 @@ from edge_latup.bench.records import CaseDrift, DriftRecord, RegionDrift, Timing
 from edge_latup.bench.store import LoadedRun
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.manifest import AuditSummary
-from edge_latup.spec import REGIONS, Region
+from edge_latup.spec import REGIONS, ModelSpec, Region
 
 ORIGINS: Final[tuple[CaseOrigin, ...]] = get_args(CaseOrigin)
 ORIGIN_TITLES: Final[dict[CaseOrigin, str]] = {
@@ -78,6 +78,22 @@ def summarise(record: DriftRecord, origin: CaseOrigin) -> DriftSummary | None:
         hd95_n=len(changes),
         volume_change_ml=_mean(abs(volume_change(region)) for region in regions),
     )
+
+
+def regions_of(spec: ModelSpec) -> tuple[Region, ...]:
+    """Regions that a network can find."""
+    return tuple(region for region in REGIONS if spec.regions is None or region in spec.regions.order)
+
+
+def largest_mean_drops(record: DriftRecord, regions: Sequence[Region]) -> tuple[float | None, float | None]:
+    """The largest, over these regions, of the mean drop in Dice and in IoU over all labelled cases; None where there is none."""
+    dice = [_mean(case.regions[region].dice_drop for case in record.cases) for region in regions]
+    iou = [_mean(case.regions[region].iou_drop for case in record.cases) for region in regions]
+    return _largest(dice), _largest(iou)
+
+
+def _largest(drops: Iterable[float | None]) -> float | None:
+    return max((drop for drop in drops if drop is not None), default=None)
 
 
 def hd95_change(region: RegionDrift) -> float | None:

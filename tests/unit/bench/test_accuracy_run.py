@@ -74,6 +74,13 @@ def test_the_result_names_the_layers_the_cases_and_the_cost(plan: ControlPlan, t
     assert not any("INT8 pays nothing" in warning for warning in control_warnings(result))
     titles = [table.title for table in control_tables(result)]
     assert titles == ["Steps", "What each INT8 convolution alone in float gives back", "Times, side by side"]
+    by_role = {timed.role: timed for timed in result.timing}
+    assert by_role["float"].dice_drop is by_role["float"].iou_drop is None
+    full_drop, chosen_drop = by_role["all INT8"].dice_drop, by_role["chosen"].dice_drop
+    assert full_drop is not None
+    assert chosen_drop is not None
+    assert chosen_drop < 0.005 < full_drop
+    assert all(timed.model_bytes for timed in result.timing)
 
 
 def test_records_and_the_two_int8_artifacts_are_what_is_left(plan: ControlPlan, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from edge_latup.bench.cautions import cautions
 from edge_latup.bench.columns import DRIFT, TIMING, shown
 from edge_latup.bench.records import CaseDrift, DriftRecord
 from edge_latup.bench.store import LoadedRun, RunStore, load_run
-from edge_latup.bench.summary import executed, summarise
+from edge_latup.bench.summary import executed, largest_mean_drops, summarise
 from edge_latup.bench.table import as_data, tables, to_csv, to_json, to_markdown
 from edge_latup.cli.output import Mode, Output
 
@@ -32,6 +32,19 @@ def _record(*cases: CaseDrift) -> DriftRecord:
         artifact="a", artifact_sha256="0" * 64, runtime="openvino", executed_float="f32", reference="b", reference_sha256="1" * 64,
         reference_runtime="pytorch", cases=cases,
     )  # fmt: skip
+
+
+def test_the_largest_mean_drop_is_of_the_regions_asked_for_and_of_labelled_cases() -> None:
+    drops = ({"WT": 0.001, "TC": 0.004, "ET": 0.0}, {"WT": 0.003, "TC": -0.002, "ET": 0.03})
+    labelled = [
+        CaseDrift(case=str(n), origin="phantom", regions={r: region_drift(d) for r, d in one.items()}) for n, one in enumerate(drops)
+    ]
+    unlabelled = CaseDrift(case="none", origin="real", regions={r: region_drift(0.5, labelled=False) for r in drops[0]})
+    record = _record(*labelled, unlabelled)
+    # An IoU falls 1.2 times as far as the Dice here.
+    assert largest_mean_drops(record, ("WT", "TC")) == pytest.approx((0.002, 0.0024))
+    assert largest_mean_drops(record, ("TC", "ET")) == pytest.approx((0.015, 0.018))
+    assert largest_mean_drops(_record(unlabelled), ("WT",)) == (None, None)
 
 
 def test_timing_figures_are_those_of_the_raw_samples(run: LoadedRun) -> None:

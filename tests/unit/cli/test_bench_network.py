@@ -16,8 +16,9 @@ from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.network_records import ALL_VIEWS, NAME, ONE_VIEW, OTHER_RUN, RUN, NetworkRecord, load_network
 from edge_latup.bench.network_run import fastest_accepted
-from edge_latup.bench.network_table import BLOCK, form_rows, markdown, network_rows, regions_of
+from edge_latup.bench.network_table import BLOCK, form_rows, markdown, network_rows
 from edge_latup.bench.store import LoadedRun
+from edge_latup.bench.summary import regions_of
 from edge_latup.errors import EdgeLatupError, InputError
 from edge_latup.records import write_record
 from edge_latup.spec import ModelSpec, RegionHead

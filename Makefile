@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep networks networks-cases networks-train networks-monai networks-nnunet bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
+.PHONY: help install demo sweep networks networks-control networks-cases networks-train networks-monai networks-nnunet bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ networks: networks-train networks-monai networks-nnunet  ## Train the published 
 	for name in $(FLAT); do benched $$name $(NETWORKS)/checkpoints/$$name "" --size=160x160x16; done; \
 	for model in $(NNUNET)/nnunet_results/*/nnUNetTrainer__* $(MONAI) $(FOREIGN); do benched $$(basename $$model) $$model; done
 	cd $(NETWORKS)/runs && $(abspath $(BIN))/edge-latup bench-network --table latup-net $(DEEP) res-unet $(FLAT) nnUNetTrainer__* $(notdir $(MONAI) $(FOREIGN)) --docs $(CURDIR)/docs/networks.md
+
+# After `make networks`. Six further phantoms choose, those of its table judge. The margin is of Dice; the IoU drop stands in the result.
+networks-control: $(VENV)/.installed  ## Find what INT8 of the base Res-UNet must leave in BF16 to keep to the published IoU drop
+	$(BIN)/edge-latup phantom --out $(NETWORKS)/development --seed 34 --cases 6 --shape 160x160x128
+	$(BIN)/edge-latup control $(NETWORKS)/runs/res-unet/artifacts/fp32 --calibration $(NETWORKS)/calibration --cases $(NETWORKS)/development \
+	--confirm $(NETWORKS)/held-out --margin 0.0004 --float-precision bf16 --runs 10 --out $(NETWORKS)/control
 
 networks-cases: $(VENV)/.networks $(VENV)/.installed
 	set -e; phantoms() { $(BIN)/edge-latup phantom --out $(NETWORKS)/$$1 --seed $$2 --cases $$3 --shape $$4; }; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +56,10 @@ def _against(output: Mask, label: Mask | None, spacing: Spacing) -> _AgainstLabe
     )
 
 
-def _regions(case: Case, output: Labels) -> dict[Region, _AgainstLabel]:
+def _scores(case: Case, output: Labels, regions: Sequence[Region]) -> dict[Region, _AgainstLabel]:
     label, spacing = case.label, case.grid.spacing_mm
     return {
-        region: _against(region_mask(output, region), None if label is None else region_mask(label, region), spacing) for region in REGIONS
+        region: _against(region_mask(output, region), None if label is None else region_mask(label, region), spacing) for region in regions
     }  # fmt: skip
 
 
@@ -76,18 +77,20 @@ def _drift(reference: Mask, candidate: Mask, own: tuple[_AgainstLabel, _AgainstL
     )  # fmt: skip
 
 
-def case_drifts(case: Case, origin: CaseOrigin, reference: Labels, candidates: dict[str, Labels]) -> dict[str, CaseDrift]:
-    """Every region of one case for each candidate, by name; the label counts wherever it is, also outside the crop the network saw."""
+def case_drifts(
+    case: Case, origin: CaseOrigin, reference: Labels, candidates: dict[str, Labels], regions: Sequence[Region] = tuple(REGIONS)
+) -> dict[str, CaseDrift]:
+    """These regions of one case for each candidate, by name; the label counts wherever it is, also outside the crop the network saw."""
     spacing = case.grid.spacing_mm
     # The reference's distances to the label take as long as a candidate's: they are measured once. Most of it is distance transforms
     # outside Python's lock, so that threads share the processors.
     with ThreadPoolExecutor(usable_cores()) as pool:
-        yardstick, *own = pool.map(lambda output: _regions(case, output), (reference, *candidates.values()))
+        yardstick, *own = pool.map(lambda output: _scores(case, output, regions), (reference, *candidates.values()))
     found = {}
     for (name, candidate), scores in zip(candidates.items(), own, strict=True):
-        regions = {
+        drifts = {
             region: _drift(region_mask(reference, region), region_mask(candidate, region), (yardstick[region], scores[region]), spacing)
-            for region in REGIONS
+            for region in regions
         }
-        found[name] = CaseDrift(case=case.name, origin=origin, regions=regions)
+        found[name] = CaseDrift(case=case.name, origin=origin, regions=drifts)
     return found

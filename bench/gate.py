@@ -28,7 +28,7 @@ from edge_latup.bench.verdict import CASE_NOUNS, POOR, ROUNDING, count
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.errors import SpecError
 from edge_latup.metrics.statistics import Values, holm, p_values, upper_bounds
-from edge_latup.spec import REGIONS, Region
+from edge_latup.spec import Region
 
 TEST: Final[Basis] = "non-inferiority test"
 TOO_FEW: Final[Basis] = "too few cases for a test"
@@ -63,7 +63,7 @@ def judge(record: DriftRecord, rule: GateRule, row: TimingRow | None = None) -> 
 def _check_whole(record: DriftRecord) -> None:
     hint = "make the run anew with edge-latup bench"
     for case in record.cases:
-        if missing := [region for region in REGIONS if region not in case.regions]:
+        if missing := [region for region in record.regions if region not in case.regions]:
             raise SpecError(f"the drift of {record.artifact} holds no {', '.join(missing)} of case {case.case}", hint)
         if len({drift.dice_drop is None for drift in case.regions.values()}) != 1:
             raise SpecError(f"the drift of {record.artifact} has a Dice drop for only some regions of case {case.case}", hint)
@@ -71,11 +71,13 @@ def _check_whole(record: DriftRecord) -> None:
 
 def _finding(record: DriftRecord, origin: CaseOrigin, rule: GateRule) -> OriginFinding:
     cases = [case for case in record.cases if case.origin == origin]
-    labelled = [case for case in cases if case.regions["WT"].dice_drop is not None]
+    labelled = [case for case in cases if _is_labelled(case)]
     basis: Basis = "no labelled case" if not labelled else TEST if len(labelled) >= rule.min_cases else TOO_FEW
-    drops = {region: np.array([case.regions[region].dice_drop for case in labelled], np.float64) for region in REGIONS}
+    drops = {region: np.array([case.regions[region].dice_drop for case in labelled], np.float64) for region in record.regions}
     tests = noninferiority(drops, rule) if basis == TEST else {}
-    regions = tuple(_judged(region_figures(region, labelled, tests.get(region), rule), origin, rule) for region in REGIONS if labelled)
+    regions = tuple(
+        _judged(region_figures(region, labelled, tests.get(region), rule), origin, rule) for region in record.regions if labelled
+    )
     emptied = tuple(_emptied(cases))
     reference = fmean(figures.dice_reference for figures in regions) if regions else 0.0
     return OriginFinding(
@@ -85,11 +87,15 @@ def _finding(record: DriftRecord, origin: CaseOrigin, rule: GateRule) -> OriginF
         basis=basis,
         regions=regions,
         relative=fmean(figures.dice_candidate for figures in regions) / reference if reference else None,
-        agreement=agreement([case for case in cases if case.regions["WT"].dice_drop is None]),
+        agreement=agreement([case for case in cases if not _is_labelled(case)]),
         emptied=emptied,
         reasons=(*(reason for figures in regions for reason in figures.reasons), *emptied),
         warnings=tuple(_origin_warnings(regions, origin, basis, rule)),
     )
+
+
+def _is_labelled(case: CaseDrift) -> bool:
+    return all(drift.dice_drop is not None for drift in case.regions.values())
 
 
 def _judged(figures: RegionFigures, origin: CaseOrigin, rule: GateRule) -> RegionFigures:
@@ -133,7 +139,7 @@ def _excess(figures: RegionFigures, rule: GateRule, where: str) -> Iterator[str]
 
 def _emptied(cases: Sequence[CaseDrift]) -> Iterator[str]:
     for case in cases:
-        empty = [region for region in REGIONS if _is_emptied(case.regions[region])]
+        empty = [region for region, drift in case.regions.items() if _is_emptied(drift)]
         if "WT" in empty:
             yield f"the candidate found nothing at all in {case.case}, where the reference found {_found(case, ['WT'])}"
         elif empty:
@@ -153,7 +159,7 @@ def _nothing_shown(record: DriftRecord, origins: Sequence[OriginFinding]) -> Ite
     """What makes the whole comparison empty, whichever case one looks at."""
     if not any(finding.labelled for finding in origins):
         yield "no case has a label, so what the candidate costs in Dice is unknown"
-    if all(case.regions["WT"].volume_candidate_ml == 0 for case in record.cases):
+    if all(drift.volume_candidate_ml == 0 for case in record.cases for drift in case.regions.values()):
         yield "the candidate found nothing in any case, so nothing was tested"
 
 

@@ -64,7 +64,7 @@ def _lesionwise(drifts: Sequence[RegionDrift]) -> list[tuple[LesionScores, Lesio
 
 def agreement(unlabelled: Sequence[CaseDrift]) -> tuple[Agreement, ...]:
     """Dice of the two outputs by region; nothing where every case has a label."""
-    found = {region: [case.regions[region].agreement for case in unlabelled] for region in REGIONS}
+    found = {region: [case.regions[region].agreement for case in unlabelled if region in case.regions] for region in REGIONS}
     return tuple(
         Agreement(region=region, cases=len(values), mean=fmean(values), lowest=min(values)) for region, values in found.items() if values
     )

@@ -11,7 +11,7 @@ from edge_latup.cases.identity import CaseOrigin
 from edge_latup.manifest import AuditSummary, Format, Precision, RuntimeName, Storage
 from edge_latup.metrics.lesionwise import LesionScores
 from edge_latup.records import Record
-from edge_latup.spec import Region
+from edge_latup.spec import REGIONS, Region
 from edge_latup.targets.host import Host
 from edge_latup.targets.isa import IsaName
 from edge_latup.targets.telemetry import Telemetry
@@ -150,6 +150,8 @@ class DriftRecord(Record):
     reference: str
     reference_sha256: str
     reference_runtime: RuntimeName
+    regions: tuple[Region, ...] = Field(tuple(REGIONS), min_length=1)
+    """What the network can find, which every case holds; of a network of the whole tumour WT alone. All three in older records."""
     cases: tuple[CaseDrift, ...] = Field(min_length=1)
 
 

@@ -37,7 +37,7 @@ def trade_plot(run: LoadedRun) -> Plot | None:
     if not origins:
         return None
     data = [point for index, origin in enumerate(origins) for name in run.drift for point in _marks(run, name, origin, index)]
-    data += [_reference_mark(run, index) for index in range(len(origins))] + [_symbol_key(region) for region in REGIONS]
+    data += [_reference_mark(run, index) for index in range(len(origins))] + [_symbol_key(region) for region in _regions(run)]
     latencies = [row.p50_ms for row in run.rows.values()]
     axes: dict[str, Any] = {}
     for index, place in enumerate(panels(len(origins))):
@@ -56,10 +56,10 @@ def trade_plot(run: LoadedRun) -> Plot | None:
 
 def case_plot(run: LoadedRun) -> Plot | None:
     """The Dice drop of every labelled case, a panel for each region; None where no case has a label."""
-    origins = present_origins(run)
+    origins, regions = present_origins(run), _regions(run)
     data = [
         points
-        for index, region in enumerate(REGIONS)
+        for index, region in enumerate(regions)
         for origin in origins
         for lane, record in enumerate(run.drift.values())
         if (points := _case_points(record, region, origin, lane, index))["x"]
@@ -68,16 +68,21 @@ def case_plot(run: LoadedRun) -> Plot | None:
         return None
     _name_once(data)
     axes: dict[str, Any] = {}
-    for index, place in enumerate(panels(len(REGIONS))):
+    for index, place in enumerate(panels(len(regions))):
         axes[f"xaxis{suffix(index)}"] = _case_axis(place, index)
         axes[f"yaxis{suffix(index)}"] = _lanes(run, index)
-    titles = [heading(region, sum(place) / 2) for region, place in zip(REGIONS, panels(len(REGIONS)), strict=True)]
+    titles = [heading(region, sum(place) / 2) for region, place in zip(regions, panels(len(regions)), strict=True)]
     legend = LEGEND | {"y": -60 / (110 + 62 * len(run.drift))}
     drawn = layout(190 + 62 * len(run.drift), **axes, annotations=titles, showlegend=True, legend=legend)
     about = (
         "One mark is one labelled case: reference minus candidate, so right of the line is worse. Point at a mark to read the case's name."
     )
     return Plot(name="cases", title="Dice drop, case by case", about=about, figure={"data": data, "layout": drawn})
+
+
+def _regions(run: LoadedRun) -> tuple[Region, ...]:
+    """Those that some artifact can find."""
+    return tuple(region for region in REGIONS if any(region in record.regions for record in run.drift.values()))
 
 
 def _points(run: LoadedRun, name: str, origin: CaseOrigin) -> dict[Region, float]:

@@ -22,10 +22,10 @@ from edge_latup.spec import REGIONS, Region
 QUICK = GateRule(resamples=2000)
 
 
-def record(cases: Sequence[CaseDrift]) -> DriftRecord:
+def record(cases: Sequence[CaseDrift], regions: Sequence[Region] = tuple(REGIONS)) -> DriftRecord:
     return DriftRecord(
         artifact="int8", artifact_sha256="a", runtime="openvino", executed_float="f32", reference="fp32", reference_sha256="b",
-        reference_runtime="openvino", cases=tuple(cases),
+        reference_runtime="openvino", regions=tuple(regions), cases=tuple(cases),
     )  # fmt: skip
 
 
@@ -189,6 +189,31 @@ def test_the_mlperf_lines_are_reported() -> None:
     assert line(0.9995).endswith("99.95 % of the reference's mean Dice: 99 % held, 99.9 % held")
     assert line(0.995).endswith("99.50 % of the reference's mean Dice: 99 % held, 99.9 % missed")
     assert line(0.98).endswith("98.00 % of the reference's mean Dice: 99 % missed, 99.9 % missed")
+
+
+def test_of_a_network_of_the_whole_tumour_nothing_else_is_judged() -> None:
+    """Regions it cannot find would pass by themselves, thin out means, and make Holm ask for more of the one that counts."""
+    cases = [case.model_copy(update={"regions": {"WT": case.regions["WT"]}}) for case in cohort(spread(0.004))]
+    alone, among_three = judge(record(cases, ("WT",)), QUICK), judge(record(cohort(spread(0.004))), QUICK)
+    (finding,) = alone.origins
+    (figures,) = finding.regions
+    assert figures.region == "WT"
+    assert figures.test is not None
+    assert figures.test.p_holm == max(figures.test.p.values())
+    assert among_three.origins[0].regions[0].test is not None
+    assert figures.test.p_holm < among_three.origins[0].regions[0].test.p_holm
+    assert finding.relative == pytest.approx(1 - 0.004 / 0.9)
+    assert not [warning for warning in alone.warnings if "poor" in warning]
+    with pytest.raises(SpecError, match="holds no WT of case"):
+        judge(record([case.model_copy(update={"regions": {"TC": case.regions["WT"]}}) for case in cases], ("WT",)), QUICK)
+
+
+def test_a_network_of_the_whole_tumour_that_finds_nothing_is_refused() -> None:
+    nothing = region_drift(0.9, volume_candidate_ml=0.0)
+    cases = [case.model_copy(update={"regions": {"WT": nothing}}) for case in cohort(spread(0.0))]
+    reasons = judge(record(cases, ("WT",)), QUICK).reasons
+    assert "the candidate found nothing in any case, so nothing was tested" in reasons
+    assert any("found nothing at all in real-0" in reason for reason in reasons)
 
 
 def test_a_record_without_a_region_is_refused_not_guessed_at() -> None:

@@ -50,12 +50,14 @@ bench-case: $(VENV)/.compare $(VENV)/.installed  ## Compare one case, files to l
 	$(BIN)/edge-latup bench-case "$(CASE)" --out "edge-latup-demo/case-$$(date -u +%Y%m%dT%H%M%SZ)"
 
 # All of it takes hours. What is there is kept, so it can be stopped and begun again. FOREIGN: further folders that `edge-latup import` takes.
+# REAL: a folder of labelled real cases to train on too; then the figures are no longer those of docs/networks.md.
 NETWORKS := edge-latup-demo/networks
 FLAT     := res-unet-gate res-unet-se res-unet-cbam
 DEEP     := attention-resnet-unet attention-resnet-unet-flops-matched
 MONAI    := $(NETWORKS)/monai/brats_bundle
 NNUNET   := $(NETWORKS)/nnunet
 FOREIGN  ?=
+REAL     ?=
 networks: networks-train networks-monai networks-nnunet  ## Train the published networks briefly, bench each on held-out phantoms; rewrites the table of docs/networks.md
 	set -e; benched() { test -f $(NETWORKS)/runs/$$1/network.json || { rm -rf $(NETWORKS)/runs/$$1; $(BIN)/edge-latup bench-network $$2 \
 	--calibration $(NETWORKS)/calibration$$3 --cases $(NETWORKS)/held-out$$3 --out $(NETWORKS)/runs/$$1 --runs 20 --seconds 5 $$4; }; }; \
@@ -79,7 +81,7 @@ networks-cases: $(VENV)/.networks $(VENV)/.installed
 
 networks-train: networks-cases
 	set -e; trained() { test -f $(NETWORKS)/checkpoints/$$1/model.safetensors || \
-	$(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
+	$(BIN)/edge-latup train --network $$1 --cases $(NETWORKS)/training $(if $(REAL),--cases "$(REAL)") $$2 --out $(NETWORKS)/checkpoints/$$1; }; \
 	trained res-unet "--phase=64:300 --phase=160:120"; for name in $(FLAT); do trained $$name "--phase=64:200 --phase=160:60"; done; \
 	trained attention-resnet-unet --phase=48:1500; trained attention-resnet-unet-flops-matched --phase=48:1000
 

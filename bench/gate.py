@@ -38,7 +38,7 @@ def judge(record: DriftRecord, rule: GateRule, row: TimingRow | None = None) -> 
     """Hold one candidate's drift against the rule; with its `row`, also what was executed against what it declares.
 
     Raises:
-        SpecError: the record lacks a region of a case, or a case has a label for only some regions.
+        SpecError: a case lacks a region of the record, has one that the record does not name, or has a label for only some.
     """
     _check_whole(record)
     origins = tuple(_finding(record, origin, rule) for origin in ORIGINS if any(case.origin == origin for case in record.cases))
@@ -65,6 +65,10 @@ def _check_whole(record: DriftRecord) -> None:
     for case in record.cases:
         if missing := [region for region in record.regions if region not in case.regions]:
             raise SpecError(f"the drift of {record.artifact} holds no {', '.join(missing)} of case {case.case}", hint)
+        if beyond := [region for region in case.regions if region not in record.regions]:
+            raise SpecError(
+                f"the drift of {record.artifact} does not say that its network finds {', '.join(beyond)} of case {case.case}", hint
+            )
         if len({drift.dice_drop is None for drift in case.regions.values()}) != 1:
             raise SpecError(f"the drift of {record.artifact} has a Dice drop for only some regions of case {case.case}", hint)
 

@@ -204,6 +204,8 @@ def test_of_a_network_of_the_whole_tumour_nothing_else_is_judged() -> None:
     assert figures.test.p_holm < among_three.origins[0].regions[0].test.p_holm
     assert finding.relative == pytest.approx(1 - 0.004 / 0.9)
     assert not [warning for warning in alone.warnings if "poor" in warning]
+    with pytest.raises(SpecError, match="does not say that its network finds TC, ET of case real-0"):
+        judge(record(cohort(spread(0.004)), ("WT",)), QUICK)
     with pytest.raises(SpecError, match="holds no WT of case"):
         judge(record([case.model_copy(update={"regions": {"TC": case.regions["WT"]}}) for case in cases], ("WT",)), QUICK)
 

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tree_sitter_powershell
+from tree_sitter import Language, Parser
 
 from edge_latup.bundle import install, standalone
 from edge_latup.bundle.documents import INSTALL_PS1, INSTALL_SH
@@ -59,6 +61,26 @@ def test_powershell_is_balanced_and_knows_its_words() -> None:
     assert not re.search(r"&&|\|\||\?\?|\?\.", code)
     words = set(re.findall(r"(?:^|[({;])\s*([A-Za-z][\w-]*)", code, re.MULTILINE)) - {"param"}
     assert words <= KNOWN, words - KNOWN
+
+
+def faults(script: str) -> list[tuple[int, str]]:
+    """Line and kind of what a grammar of PowerShell cannot read."""
+    found, waiting = [], [Parser(Language(tree_sitter_powershell.language())).parse(script.encode()).root_node]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.children
+        if node.is_error or node.is_missing:
+            found.append((node.start_point[0] + 1, node.type))
+    return found
+
+
+def test_powershell_parses() -> None:
+    assert faults(INSTALL_PS1) == []
+
+
+@pytest.mark.parametrize("part", ["{", "}", "(", ")", "'"])
+def test_powershell_with_anything_missing_does_not_parse(part: str) -> None:
+    assert faults(INSTALL_PS1.replace(part, "", 1))
 
 
 def test_cmd_has_one_line_of_each_kind() -> None:

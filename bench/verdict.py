@@ -8,6 +8,7 @@ from typing import Final
 
 from edge_latup.bench.cautions import cautions
 from edge_latup.bench.columns import shown
+from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.executed import not_executed
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.store import LoadedRun
@@ -188,6 +189,8 @@ def _caveats(run: LoadedRun, use: TimingRow, summaries: list[DriftSummary]) -> I
     if concerned := sum(text.startswith(f"{use.artifact}: ") for text in cautions(run)):
         warnings = count(concerned, ("warning concerns", "warnings concern"))
         yield f"{warnings} {use.artifact} itself: read below before relying on its figures."
+    if run.baseline is not use and disturbance(run.baseline) is not None:
+        yield f"The baseline {run.record.baseline} was disturbed while it was timed: what is said to be faster than it may be less so."
 
 
 def _scope(run: LoadedRun, judged: dict[str, list[DriftSummary]]) -> Iterator[str]:

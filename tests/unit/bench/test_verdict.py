@@ -143,6 +143,14 @@ def test_a_poor_reference_and_a_disturbed_timing_speak_against_relying_on_it(tmp
     )
 
 
+def test_a_disturbed_baseline_speaks_against_the_speed_up(tmp_path: Path) -> None:
+    run = sample(tmp_path / "run")
+    name = run.record.baseline
+    found = verdict(sample(tmp_path / "disturbed", Plan().changed(name, load_average=4.0)))
+    assert found.use != name
+    assert found.caveats == (f"The baseline {name} was disturbed while it was timed: what is said to be faster than it may be less so.",)
+
+
 def test_the_scope_says_machine_number_and_kind_of_cases(tmp_path: Path) -> None:
     scope = verdict(sample(tmp_path / "run")).scope
     assert scope[0] == f"Machine: {HOST.summary}; timed with 2 threads."

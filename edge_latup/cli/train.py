@@ -65,6 +65,8 @@ def train(
     cross_entropy_weight: Annotated[float, typer.Option(min=0, help="Of cross-entropy beside weighted Dice; 0 as published.")] = 13.0,
     foreground_share: Annotated[float, typer.Option(min=0, max=1, help="Share of patches centred near tumour.")] = 0.6,
     intensity_variation: Annotated[float, typer.Option(min=0, help="Scale of the random gamma, gain and offset.")] = 0.6,
+    dice_smoothing: Annotated[float, typer.Option(help="Voxels added to each Dice ratio; 1000s punish false tumour.")] = 1e-5,
+    dropout: Annotated[float | None, typer.Option(min=0, max=0.9, help="Instead of the network's own rate.")] = None,
     stop_after: Annotated[int | None, typer.Option(min=1, help="End at this step, before the schedule does.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and options, same patches.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to PyTorch.")] = 0,
@@ -78,13 +80,15 @@ def train(
     for option, rate in (("--learning-rate", learning_rate), ("--final-learning-rate", final_learning_rate)):
         if not 0 < rate < 1:
             raise InputError(f"{option} {rate:g} is not between 0 and 1", "try 1e-3, and 1e-5 for the last step")
+    if dice_smoothing <= 0:
+        raise InputError(f"--dice-smoothing {dice_smoothing:g} is not above 0", "1e-5 is next to none; 3000 suits patches of 128")
     if not 0 < real_share < 1:
         raise InputError(f"--real-share {real_share:g} is not between 0 and 1", "0.4 draws two patches of five from the real cases")
     recipe = TrainingRecipe(
         seed=seed, phases=tuple(_phase(text) for text in phase or ["64:2000"]), learning_rate=learning_rate,
         final_learning_rate=final_learning_rate, l2=l2, grafts=grafts, real_share=real_share,
         cross_entropy_weight=cross_entropy_weight, foreground_share=foreground_share, intensity_variation=intensity_variation,
-        stop_after=stop_after,
+        dice_smoothing=dice_smoothing, dropout=dropout, stop_after=stop_after,
     )  # fmt: skip
     spec = _spec(network, width, [*(cases or []), *(real_cases or [])])
     sources = Sources(synthetic=cases or [], real=real_cases or [], held_out=held_out or [], start_from=start_from, threads=threads)

@@ -61,8 +61,17 @@ class SqueezeExcitation(nn.Module):
         return x * gate[:, :, None, None, None].to(x.dtype)
 
 
+class _InstanceNorm(nn.InstanceNorm3d):
+    """Instance norm. One sample's is a batch norm of that sample, which PyTorch trains without leaving the channels-last layout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return super().forward(x)
+
+
 def _instance_norm(channels: int) -> nn.InstanceNorm3d:
-    return nn.InstanceNorm3d(channels, eps=NORM_EPSILON, affine=True)
+    return _InstanceNorm(channels, eps=NORM_EPSILON, affine=True)
 
 
 class ParallelConvolutions(nn.Module):

@@ -23,6 +23,7 @@ from edge_latup.spec import AnyNetwork, ModelSpec
 from edge_latup.training.augment import augment
 from edge_latup.training.data import TrainingCase, draw_patch
 from edge_latup.training.loss import region_loss, training_loss
+from edge_latup.training.memory import keep_freed_memory
 from edge_latup.training.norms import measure_norms, statistics_of
 from edge_latup.training.recipe import TrainingRecipe
 
@@ -111,6 +112,8 @@ def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = build(declared).to(device_here(), memory_format=_layout(declared))  # type: ignore[call-overload]
+    if recipe.dropout is not None:
+        _set_dropout(network, recipe.dropout)
     optimiser = torch.optim.Adam(_groups(network, recipe.l2), lr=recipe.learning_rate)
     average = {name: p.detach().clone() for name, p in network.named_parameters()}
     run = Run(network=network, average=average, optimiser=optimiser, recipe=recipe, folder=folder, spec=spec)
@@ -121,6 +124,12 @@ def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:
     if not run.step or read_record(TrainingRecipe, folder / RECIPE_NAME) != recipe:
         write_record(recipe, folder / RECIPE_NAME)
     return run
+
+
+def _set_dropout(network: SegmentationNetwork, rate: float) -> None:
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout2d, torch.nn.Dropout3d)):
+            module.p = rate
 
 
 def _layout(network: AnyNetwork) -> torch.memory_format:
@@ -158,10 +167,10 @@ def _batch(cases: Sequence[TrainingCase], run: Run, step: int) -> tuple[torch.Te
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor, run: Run) -> torch.Tensor:
-    weight = run.recipe.cross_entropy_weight
+    weight, smoothing = run.recipe.cross_entropy_weight, run.recipe.dice_smoothing
     if run.spec.regions is not None:
-        return region_loss(logits, labels, run.spec.regions.order, weight)
-    return training_loss(logits, labels, weight)
+        return region_loss(logits, labels, run.spec.regions.order, weight, smoothing)
+    return training_loss(logits, labels, weight, smoothing)
 
 
 def train_step(run: Run, cases: Sequence[TrainingCase]) -> float:
@@ -195,6 +204,7 @@ def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float
         SpecError: the loss is no longer finite.
     """
     run.network.train()
+    keep_freed_memory()
     while run.step < run.recipe.last_step:
         loss = train_step(run, cases)
         if not math.isfinite(loss):

@@ -32,6 +32,11 @@ class TrainingRecipe(Record):
     """Decay of the exponential moving average of the weights, which is what is saved."""
     cross_entropy_weight: float = Field(13.0, ge=0)
     """As much as the class weights of the Dice loss together: cross-entropy is what punishes false tumour where a patch has none."""
+    dice_smoothing: float = Field(1e-5, gt=0)
+    """Voxels added to both sides of each Dice ratio. With next to none, as published, false voxels of a class that a patch has none of cost
+    nothing, and on a patch as large as a head cross-entropy is too weak to punish them."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Instead of the network's own rate; 0 for a run too short to over-fit."""
     l2: float = Field(0.0, ge=0)
     """Coefficient of sum(w^2) over the 11 published kernels; the published value, for 200 epochs, is 0.02."""
     grafts: int = Field(0, ge=0)

@@ -87,6 +87,7 @@ def test_quiet_prints_nothing(tmp_path: Path, case: Path) -> None:
         (["--final-learning-rate", "-1"], "--final-learning-rate -1 is not between 0 and 1"),
         (["--learning-rate", "nan"], "--learning-rate nan is not between 0 and 1"),
         (["--real-share", "1.5"], "--real-share 1.5 is not between 0 and 1"),
+        (["--dice-smoothing", "0"], "--dice-smoothing 0 is not above 0"),
         (["--start-from", "nowhere"], "nowhere is not a checkpoint"),
     ],
 )

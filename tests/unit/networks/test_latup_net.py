@@ -160,6 +160,25 @@ def test_norms_have_the_published_epsilon_and_no_running_statistics(published: L
         assert not norm.track_running_stats
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_norm_in_training_is_pytorchs_instance_norm(samples: int) -> None:
+    """Results and gradients, however many samples there are."""
+    torch.manual_seed(0)
+    norm = LatupNet(width=8).encoder2.norm.train()
+    theirs = nn.InstanceNorm3d(16, eps=1e-3, affine=True)
+    theirs.load_state_dict(norm.state_dict())
+    x = torch.randn(samples, 16, 6, 5, 4, dtype=torch.float32) * torch.arange(1, 17).view(1, 16, 1, 1, 1) + 3
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    found = []
+    for module in (norm, theirs):
+        given = x.clone().requires_grad_()
+        y = module(given)
+        (y * torch.cos(y)).sum().backward()
+        found.append((y.detach(), given.grad, module.weight.grad, module.bias.grad))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("variance", [1e-4, 1e-2, 4.0])
 def test_a_norm_brings_variance_v_to_the_standard_deviation_the_epsilon_leaves(variance: float) -> None:
     norm = LatupNet(width=8).encoder2.norm

@@ -272,3 +272,26 @@ def test_a_patch_that_cannot_be_trained_is_refused(patch: int) -> None:
 
 def test_phases_follow_each_other() -> None:
     assert [RECIPE.patch_at(step) for step in range(5)] == [16, 16, 24, 24, 24]
+
+
+def test_a_recipes_dropout_replaces_the_networks_own(tmp_path: Path) -> None:
+    def rates(recipe: TrainingRecipe, folder: str) -> set[float]:
+        network = start(SPEC, recipe, tmp_path / folder).network
+        return {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)}
+
+    assert rates(RECIPE, "own") == {0.2}
+    assert rates(RECIPE.model_copy(update={"dropout": 0.0}), "none") == {0.0}
+
+
+@pytest.mark.parametrize("changed", [{"dropout": 0.0}, {"dice_smoothing": 100.0}])
+def test_a_run_is_not_resumed_with_another_loss_or_dropout(tmp_path: Path, changed: dict[str, float]) -> None:
+    cut_off_after(2, tmp_path)
+    with pytest.raises(SpecError, match="another recipe"):
+        start(SPEC, RECIPE.model_copy(update=changed), tmp_path)
+
+
+def test_smoothing_reaches_the_loss(tmp_path: Path) -> None:
+    smooth = RECIPE.model_copy(update={"dice_smoothing": 1e5, "dropout": 0.0})
+    plain = RECIPE.model_copy(update={"dropout": 0.0})
+    losses = [train_step(start(SPEC, recipe, tmp_path / name), cases()) for name, recipe in (("smooth", smooth), ("plain", plain))]
+    assert losses[0] < losses[1] - 5

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from edge_latup.training.loss import training_loss, weighted_dice_loss
+from edge_latup.training.loss import region_loss, training_loss, weighted_dice_loss
 
 NCR, ED, ET = 1, 2, 3
 ALL = 4.19 + 1.64 + 7.59
@@ -85,3 +85,37 @@ def test_the_gradient_lowers_the_loss(labels: torch.Tensor) -> None:
     before.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert float(training_loss((logits - 10 * logits.grad).detach(), labels, 1.0)) < float(before.detach())
+
+
+def _false_tumour(share: float, smoothing: float) -> tuple[float, float]:
+    """Loss, and its slope with the logit, where `share` of a patch without tumour is taken for enhancing tumour."""
+    empty = torch.zeros(1, 16, 16, 16, dtype=torch.int64)
+    logits = torch.zeros(1, 4, 16, 16, 16)
+    logits[:, 0] = 6.0
+    logits[:, ET, : int(16 * share)] = 7.0
+    logits.requires_grad_()
+    loss = training_loss(logits, empty, 0.0, smoothing)
+    loss.backward()
+    assert logits.grad is not None
+    return float(loss.detach()), float(logits.grad[:, ET].sum())
+
+
+def test_false_tumour_costs_nothing_more_as_published_and_with_smoothing_the_more_of_it_the_more() -> None:
+    """Without smoothing the first false voxel costs all there is, so removing half of a false lesion gains nothing."""
+    half, quarter = _false_tumour(0.5, 1e-5), _false_tumour(0.25, 1e-5)
+    assert half[0] == pytest.approx(quarter[0], rel=1e-4)
+    assert half[1] < 1e-5
+    half, quarter = _false_tumour(0.5, 1000.0), _false_tumour(0.25, 1000.0)
+    assert half[0] > quarter[0] + 1
+    assert half[1] > 0.1
+
+
+def test_smoothing_costs_a_perfect_prediction_nothing(labels: torch.Tensor) -> None:
+    assert float(weighted_dice_loss(one_hot(labels), labels, 500.0)) == pytest.approx(0, abs=1e-4)
+
+
+def test_regions_are_smoothed_alike(labels: torch.Tensor) -> None:
+    logits = torch.full((2, 1, 6, 5, 4), -4.0)
+    p, y = torch.sigmoid(logits[:, 0].double()), (labels == ET).double()
+    expected = 1 - (2 * (p * y).sum() + 50) / ((p * p).sum() + y.sum() + 50)
+    assert float(region_loss(logits, labels, ("ET",), 0.0, 50.0)) == pytest.approx(float(expected), rel=1e-5)

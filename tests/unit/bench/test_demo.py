@@ -1,0 +1,34 @@
+"""What the demo's INT8 leaves in float, and how its ranges are found."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from edge_latup.artifact import Artifact, open_artifact
+from edge_latup.bench.demo import compress
+
+pytest.importorskip("nncf")
+
+
+def test_int8_of_latup_net_keeps_its_class_scores_in_float_and_the_widest_ranges(
+    tiny_fp32: Artifact, tiny_cases: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    compress(tiny_fp32, tmp_path, tiny_cases, lambda line: None, stored=())
+    manifest = open_artifact(tmp_path / "int8").manifest
+    done = manifest.recipe[-1].parameters
+    assert list(done["keep_float"]) == ["output"]
+    assert done["ranges"] == "min-max"
+    assert manifest.audit is not None
+    assert 0.99 < manifest.audit.declared_int8 < 1
+
+
+def test_another_network_has_no_module_of_that_name(tiny_fp32: Artifact, tiny_cases: Path, tmp_path: Path) -> None:
+    spec = tiny_fp32.manifest.spec.model_copy(update={"network": None})
+    foreign = dataclasses.replace(tiny_fp32, manifest=tiny_fp32.manifest.model_copy(update={"spec": spec}))
+    compress(foreign, tmp_path, tiny_cases, lambda line: None, stored=())
+    done = open_artifact(tmp_path / "int8").manifest.recipe[-1].parameters
+    assert "keep_float" not in done
+    assert done["ranges"] == "mean min-max"

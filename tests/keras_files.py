@@ -35,13 +35,14 @@ def layers_of(made: LatupNet) -> Arrays:
     found: Arrays = []
     counts: dict[str, int] = {}
     for module in made.modules():
-        if type(module) not in CLASSES:
+        kind = next((known for known in CLASSES if isinstance(module, known)), None)
+        if kind is None:
             continue
-        base = CLASSES[type(module)]
+        base = CLASSES[kind]
         number = counts.get(base, 0)
         counts[base] = number + 1
         arrays = [np.moveaxis(p.detach().numpy(), (0, 1), (-1, -2)) if p.ndim > 1 else p.detach().numpy() for p in module.parameters()]
-        found.append((f"{base}_{number}" if number else base, list(zip(WEIGHTS[type(module)], arrays, strict=True))))
+        found.append((f"{base}_{number}" if number else base, list(zip(WEIGHTS[kind], arrays, strict=True))))
     return found
 
 

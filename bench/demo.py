@@ -75,7 +75,6 @@ def compress(
 ) -> list[Entry]:  # fmt: skip
     """The methods `stored`, which only store weights smaller, then bf16 and int8 as far as this CPU runs them in OpenVINO."""
     made = []
-    progress("compressing: bf16")
     fast: Precision = "fp32"
     for method in (*stored, "bf16"):
         progress(f"compressing: {method}")
@@ -88,7 +87,8 @@ def compress(
     keep_float, estimator = _int8_choices(fp32)
     progress("looking at the calibration inputs")
     with prepare(fp32.model_path, calibrated.inputs, estimator=estimator) as prepared:
-        for name, precision in {"int8": None, **({"int8-bf16": fast} if fast == "bf16" else {})}.items():
+        forms: list[tuple[str, Precision]] = [("int8", "fp32"), *([("int8-bf16", fast)] if fast == "bf16" else [])]
+        for name, precision in forms:
             progress(f"compressing: {name}")
             made.append(
                 quantize(

@@ -15,8 +15,8 @@ M_MMAP_MAX: Final = -4
 def keep_freed_memory() -> bool:
     """Let glibc reuse what PyTorch frees instead of returning it to the system.
 
-    Every step allocates the same large tensors anew; as mappings of their own, each is faulted in and zeroed page by page. Kept, a step
-    of LATUP-Net takes two thirds of the time at 96x96x96 and half at 128x128x128 (2 cores). The process keeps its peak memory from then on.
+    Every step allocates the same large tensors anew; as mappings of their own, each is faulted in and zeroed page by page. The
+    process keeps its peak memory from then on.
 
     Returns:
         Whether the C library took the settings; False where it is not glibc.

@@ -63,6 +63,7 @@ def train(
     grafts: Annotated[int, typer.Option(min=0, help="Copies of each real case with one more, synthetic, lesion.")] = 0,
     real_share: Annotated[float, typer.Option(help="Share of patches drawn from the real cases.")] = 0.4,
     cross_entropy_weight: Annotated[float, typer.Option(min=0, help="Of cross-entropy beside weighted Dice; 0 as published.")] = 13.0,
+    head_share: Annotated[float, typer.Option(min=0, max=1, help="Share of patches from the whole head, not the deployed crop.")] = 0.0,
     foreground_share: Annotated[float, typer.Option(min=0, max=1, help="Share of patches centred near tumour.")] = 0.6,
     intensity_variation: Annotated[float, typer.Option(min=0, help="Scale of the random gamma, gain and offset.")] = 0.6,
     dice_smoothing: Annotated[float, typer.Option(help="Voxels added to each Dice ratio; 1000s punish false tumour.")] = 1e-5,
@@ -87,8 +88,8 @@ def train(
     recipe = TrainingRecipe(
         seed=seed, phases=tuple(_phase(text) for text in phase or ["64:2000"]), learning_rate=learning_rate,
         final_learning_rate=final_learning_rate, l2=l2, grafts=grafts, real_share=real_share,
-        cross_entropy_weight=cross_entropy_weight, foreground_share=foreground_share, intensity_variation=intensity_variation,
-        dice_smoothing=dice_smoothing, dropout=dropout, stop_after=stop_after,
+        cross_entropy_weight=cross_entropy_weight, foreground_share=foreground_share, head_share=head_share,
+        intensity_variation=intensity_variation, dice_smoothing=dice_smoothing, dropout=dropout, stop_after=stop_after,
     )  # fmt: skip
     spec = _spec(network, width, [*(cases or []), *(real_cases or [])])
     sources = Sources(synthetic=cases or [], real=real_cases or [], held_out=held_out or [], start_from=start_from, threads=threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,20 @@ class TrainingCase:
     seen: SeenCase
 
 
-def _prepare(case: Case, spec: ModelSpec, weight: float, seen: SeenCase | None = None) -> TrainingCase:
+def _prepare(case: Case, spec: ModelSpec, weight: float, *, head_share: float, seen: SeenCase | None = None) -> list[TrainingCase]:
+    """The case as it is deployed, and where `head_share` asks for it, its whole head too; they divide `weight`."""
+    if not head_share or isinstance(spec.spatial, SlidingWindow):
+        return [_prepared(case, spec, weight, _input(case, spec), seen)]
+    deployed = _prepared(case, spec, weight * (1 - head_share), _input(case, spec), seen)
+    return [deployed, _prepared(case, spec, weight * head_share, _head_input(case, spec), deployed.seen)]
+
+
+def _prepared(
+    case: Case, spec: ModelSpec, weight: float, source: tuple[NDArray[np.float32], CropBox], seen: SeenCase | None
+) -> TrainingCase:  # fmt: skip
     if case.label is None:
         raise CaseError(f"case {case.name} has no label, training needs one", "add NAME-seg.nii.gz or leave the case out")
-    image, box = _input(case, spec)
+    image, box = source
     label = box.cut(onto_network_grid(case.label, case, spec)).astype(np.uint8)
     rng = np.random.default_rng(0)
     voxels = [np.argwhere(label == value) for value in LABELS if value]
@@ -58,8 +68,11 @@ def _prepare(case: Case, spec: ModelSpec, weight: float, seen: SeenCase | None =
 
 def _input(case: Case, spec: ModelSpec) -> tuple[NDArray[np.float32], CropBox]:
     """What patches are drawn from: the crop that is deployed, or where windows slide, the box of the head."""
-    if not isinstance(spec.spatial, SlidingWindow):
-        return crop_input(case, spec)
+    return _head_input(case, spec) if isinstance(spec.spatial, SlidingWindow) else crop_input(case, spec)
+
+
+def _head_input(case: Case, spec: ModelSpec) -> tuple[NDArray[np.float32], CropBox]:
+    """The box of the head, normalised as the policy brain-crop does."""
     volumes = whole_volumes(case, spec)
     box = brain_box(head_of(case, spec, volumes), spec.divisor)
     image = np.stack([box.cut(volume) for volume in volumes]).astype(np.float32, copy=False)
@@ -90,9 +103,11 @@ def seen_case(case: Case) -> SeenCase:
 
 def load_cases(
     synthetic: Sequence[Path], real: Sequence[Path], spec: ModelSpec, *, grafts: int, real_share: float, seed: int,
-    progress: Callable[[str], None],
+    progress: Callable[[str], None], head_share: float = 0.0,
 ) -> list[TrainingCase]:  # fmt: skip
     """Read every case of the folders; real ones get `grafts` copies with a synthetic lesion and together `real_share` of the patches.
+
+    `head_share` of the patches come from the whole head, normalised as such, instead of the deployed crop.
 
     Raises:
         CaseError: a case cannot be read or has no label.
@@ -100,22 +115,27 @@ def load_cases(
     made = [case for folder in synthetic for case in find_cases(folder)]
     taken = [case for folder in real for case in find_cases(folder)]
     share = real_share if made and taken else 1.0
-    cases = []
+    cases: list[TrainingCase] = []
     for files in made:
         progress(files.name)
-        cases.append(_prepare(read_case(files, spec.modalities), spec, (1 - share if taken else 1.0) / len(made)))
+        weight = (1 - share if taken else 1.0) / len(made)
+        cases.extend(_prepare(read_case(files, spec.modalities), spec, weight, head_share=head_share))
     for files in taken:
         progress(files.name)
-        cases.extend(_with_grafts(files, spec, grafts, share / len(taken) / (1 + grafts), seed))
+        weight = share / len(taken) / (1 + grafts)
+        for case, seen in _with_grafts(files, spec, grafts, seed):
+            cases.extend(_prepare(case, spec, weight, head_share=head_share, seen=seen))
     if not cases:
         raise CaseError("no training case given", "name at least one folder with --cases or --real-cases")
     return cases
 
 
-def _with_grafts(files: CaseFiles, spec: ModelSpec, grafts: int, weight: float, seed: int) -> list[TrainingCase]:
+def _with_grafts(files: CaseFiles, spec: ModelSpec, grafts: int, seed: int) -> Iterator[tuple[Case, SeenCase]]:
     case = read_case(files, spec.modalities)
     seen = seen_case(case)
-    return [_prepare(case, spec, weight, seen), *(_prepare(graft(case, seed, index), spec, weight, seen) for index in range(grafts))]
+    yield case, seen
+    for index in range(grafts):
+        yield graft(case, seed, index), seen
 
 
 def draw_patch(

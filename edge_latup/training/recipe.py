@@ -41,6 +41,9 @@ class TrainingRecipe(Record):
     """Coefficient of sum(w^2) over the 11 published kernels; the published value, for 200 epochs, is 0.02."""
     grafts: int = Field(0, ge=0)
     real_share: float = Field(0.4, gt=0, lt=1)
+    head_share: float = Field(0.0, ge=0, le=1)
+    """Share of patches drawn from the whole head instead of the deployed crop. A network that has seen the crop alone does not know the
+    rest of the head, which other spatial policies show it."""
     foreground_share: float = Field(0.6, ge=0, le=1)
     """Share of patches centred near a tumour voxel; too high, and the network never sees the healthy tissue it must leave alone."""
     intensity_variation: float = Field(0.6, ge=0)

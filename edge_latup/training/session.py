@@ -147,7 +147,7 @@ def run_training(spec: ModelSpec, recipe: TrainingRecipe, folder: Path, sources:
     record = _begin(spec, recipe, folder, sources.start_from)
     cases = load_cases(
         sources.synthetic, sources.real, spec, grafts=recipe.grafts, real_share=recipe.real_share, seed=recipe.seed,
-        progress=lambda name: listeners.note(f"read {name}"),
+        progress=lambda name: listeners.note(f"read {name}"), head_share=recipe.head_share,
     )  # fmt: skip
     seen = _seen(cases, folder, sources.start_from)
     # Refused now rather than after hours of training.

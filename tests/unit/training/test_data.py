@@ -10,6 +10,7 @@ from support import NAMES_2021, canonical_label, write_case
 from tiny_network import tiny_spec
 
 from edge_latup.cases.cohort import write_cohort
+from edge_latup.cases.read import read_case
 from edge_latup.errors import CaseError
 from edge_latup.manifest import SeenCase
 from edge_latup.training.data import VOXELS_KEPT, TrainingCase, draw_patch, load_cases
@@ -118,3 +119,21 @@ def test_an_unlabelled_case_is_refused(tmp_path: Path, real: bool, grafts: int) 
 def test_no_case_at_all_is_refused() -> None:
     with pytest.raises(CaseError, match="no training case given"):
         load([], [])
+
+
+def test_a_share_of_the_patches_comes_from_the_whole_head_normalised_as_such(tmp_path: Path) -> None:
+    (files,) = write_cohort(tmp_path, cases=1, seed=1, shape=(72, 72, 56))
+    found = load_cases([tmp_path], [], SPEC, grafts=0, real_share=0.4, seed=0, progress=lambda _: None, head_share=0.25)
+    deployed, head = found
+    assert (deployed.weight, head.weight) == pytest.approx((0.75, 0.25))
+    assert deployed.seen == head.seen
+    assert deployed.label.shape == (32, 32, 32)
+    # No tumour and no tissue of the case lies outside.
+    case = read_case(files, SPEC.modalities)
+    assert case.label is not None
+    assert [int((head.label == value).sum()) for value in (1, 2, 3)] == [int((case.label == value).sum()) for value in (1, 2, 3)]
+    for channel, modality in zip(head.image, SPEC.modalities, strict=True):
+        assert (channel.min(), channel.max()) == (0, 1)
+        whole = case.images[modality]
+        assert int((channel > 0.01).sum()) == pytest.approx(int((whole > 0.01 * whole.max()).sum()), rel=0.01)
+    assert all(side % SPEC.divisor == 0 for side in head.label.shape)

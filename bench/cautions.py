@@ -12,6 +12,8 @@ from edge_latup.bench.store import LoadedRun
 
 MIN_SAMPLES: Final = 20
 MIN_SECONDS: Final = 10.0
+UNEVEN: Final = 1.2
+"""Median over shortest run. On an idle machine it is 1.02 to 1.05; neighbours on a shared host are seen in nothing else."""
 
 
 def cautions(run: LoadedRun) -> list[str]:
@@ -29,6 +31,14 @@ def _samples(run: LoadedRun, row: TimingRow) -> Iterator[str]:
     if len(row.samples_ms) < MIN_SAMPLES and seconds < MIN_SECONDS:
         wanted = f"{MIN_SAMPLES} samples or {MIN_SECONDS:.0f} s"
         yield f"only {len(row.samples_ms)} samples over {seconds:.1f} s, where {wanted} are wanted: p50 and p90 are rough"
+
+
+def _uneven(run: LoadedRun, row: TimingRow) -> Iterator[str]:
+    if (ratio := row.p50_ms / row.min_ms) > UNEVEN:
+        yield (
+            f"p50 is {ratio:.2f} times its shortest run ({row.min_ms:,.0f} ms): a shared host or a falling clock slowed some runs, "
+            "and ratios between rows may be off by as much; repeat it when the machine is quiet"
+        )  # fmt: skip
 
 
 def _precision(run: LoadedRun, row: TimingRow) -> Iterator[str]:
@@ -69,6 +79,7 @@ def _emptied(run: LoadedRun, row: TimingRow) -> Iterator[str]:
 CHECKS: Final[tuple[Callable[[LoadedRun, TimingRow], Iterator[str]], ...]] = (
     _load,
     _samples,
+    _uneven,
     _precision,
     _slower,
     _like_for_like,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ from edge_latup.spec import LABELS, HistogramReference, Modality, ModelSpec, Siz
 from edge_latup.training.graft import graft
 
 VOXELS_KEPT = 4000
+READERS: Final = 2
+"""Threads that read cases; each holds a whole case meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +120,16 @@ def load_cases(
     taken = [case for folder in real for case in find_cases(folder)]
     share = real_share if made and taken else 1.0
     cases: list[TrainingCase] = []
-    for files in made:
-        progress(files.name)
+
+    def synthetic_case(files: CaseFiles) -> list[TrainingCase]:
         weight = (1 - share if taken else 1.0) / len(made)
-        cases.extend(_prepare(read_case(files, spec.modalities), spec, weight, head_share=head_share))
+        return _prepare(read_case(files, spec.modalities), spec, weight, head_share=head_share)
+
+    # Decompression and most of numpy let other threads run.
+    with ThreadPoolExecutor(READERS) as pool:
+        for files, read in zip(made, pool.map(synthetic_case, made), strict=True):
+            cases.extend(read)
+            progress(files.name)
     for files in taken:
         progress(files.name)
         weight = share / len(taken) / (1 + grafts)

@@ -216,6 +216,7 @@ def test_a_clean_run_has_no_warning(run: LoadedRun) -> None:
         ("openvino-bf16", {"load_average": 2.6}, "the machine was busy when timing began (load average 2.6, 2 threads)"),
         ("openvino-bf16", {"other_busy": 0.6}, "something else kept 0.6 processors busy while it was timed (2 threads): timings are"),
         ("openvino-bf16", {"samples_ms": (900.0,) * 5}, "only 5 samples over 4.5 s"),
+        ("openvino-bf16", {"samples_ms": (648.0, *(1286.0,) * 20)}, "p50 is 1.98 times its shortest run (648 ms): a shared host or"),
         ("openvino-bf16", {"executed_float": "f32"}, "declared BF16, executed f32"),
         ("openvino-fp32", {"executed_float": "bf16"}, "declared FP32, executed bf16"),
         ("openvino-int8", {"executed_convolutions": {"f32": 18}}, "declared INT8, executed none (18 convolutions, none in i8)"),

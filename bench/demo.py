@@ -58,7 +58,7 @@ def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str],
     return made
 
 
-def _int8_choices(fp32: Artifact) -> tuple[tuple[str, ...], str]:
+def int8_choices(fp32: Artifact) -> tuple[tuple[str, ...], str]:
     """Modules that int8 leaves in float, and how ranges are found.
 
     LATUP-Net is calibrated on phantoms and used on patients, whose activations reach further than the phantoms' mean extremes: its ranges
@@ -84,7 +84,7 @@ def compress(
         except MissingDependencyError as error:
             progress(f"no {method} row: {error.message}")
     calibrated = make_calibration([calibration], fp32.manifest.spec)
-    keep_float, estimator = _int8_choices(fp32)
+    keep_float, estimator = int8_choices(fp32)
     progress("looking at the calibration inputs")
     with prepare(fp32.model_path, calibrated.inputs, estimator=estimator) as prepared:
         forms: list[tuple[str, Precision]] = [("int8", "fp32"), *([("int8-bf16", fast)] if fast == "bf16" else [])]

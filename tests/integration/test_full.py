@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ def test_every_stage_from_one_command(
     assert {line.partition(" on ")[0] for line in told["audit"][: len(made) + 1]} >= {"fp32", "rewrite"}
     assert any("int8 on openvino: " in line and "executed INT8 9" in line for line in told["audit"])
     assert [line[:3] for line in told["bounds"]] == ["N/A"] * 5, "no 128 x 128 x 128"
+    for name in ("int8", "int8-rewritten"):
+        (manifest,) = tmp_path.glob(f"*/artifacts/{name}/manifest.json")
+        made_by = json.loads(manifest.read_text(encoding="utf-8"))["recipe"][-1]["parameters"]
+        assert (made_by["keep_float"], made_by["ranges"]) == (["output"], "min-max"), "as `edge-latup demo` makes it"
     _check_sweep(next(tmp_path.glob("*/sweep")))
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert 'id="sweep"' in page

@@ -13,7 +13,7 @@ from edge_latup.bench.store import LoadedRun
 MIN_SAMPLES: Final = 20
 MIN_SECONDS: Final = 10.0
 UNEVEN: Final = 1.2
-"""Median over shortest run. On an idle machine it is 1.02 to 1.05; neighbours on a shared host are seen in nothing else."""
+"""Median over shortest run. Neighbours on a shared host are seen in nothing else that is kept."""
 
 
 def cautions(run: LoadedRun) -> list[str]:

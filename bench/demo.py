@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench.report import render_report
@@ -18,7 +18,7 @@ from edge_latup.errors import MissingDependencyError
 from edge_latup.export.torch_onnx import export_onnx, export_reference, refuse_no_checkpoint
 from edge_latup.manifest import Precision
 from edge_latup.quantize.calibration import make_calibration
-from edge_latup.quantize.estimators import MEAN_MIN_MAX, MIN_MAX
+from edge_latup.quantize.estimators import MIN_MAX
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import prepare
 
@@ -58,16 +58,16 @@ def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str],
     return made
 
 
-def int8_choices(fp32: Artifact) -> tuple[tuple[str, ...], str]:
-    """Modules that int8 leaves in float, and how ranges are found.
+def int8_options(fp32: Artifact) -> dict[str, Any]:
+    """Options of `quantize` for int8: modules left in float, and how ranges are found.
 
     LATUP-Net is calibrated on phantoms and used on patients, whose activations reach further than the phantoms' mean extremes: its ranges
     are the widest seen.
     """
     network = fp32.manifest.spec.network
     if network is not None and network.family == "latup-net":
-        return (LATUP_HEAD,), MIN_MAX
-    return (), MEAN_MIN_MAX
+        return {"keep_float": (LATUP_HEAD,), "estimator": MIN_MAX}
+    return {}
 
 
 def compress(
@@ -84,15 +84,15 @@ def compress(
         except MissingDependencyError as error:
             progress(f"no {method} row: {error.message}")
     calibrated = make_calibration([calibration], fp32.manifest.spec)
-    keep_float, estimator = int8_choices(fp32)
+    options = int8_options(fp32)
     progress("looking at the calibration inputs")
-    with prepare(fp32.model_path, calibrated.inputs, estimator=estimator) as prepared:
+    with prepare(fp32.model_path, calibrated.inputs) as prepared:
         forms: list[tuple[str, Precision]] = [("int8", "fp32"), *([("int8-bf16", fast)] if fast == "bf16" else [])]
         for name, precision in forms:
             progress(f"compressing: {name}")
             made.append(
                 quantize(
-                    fp32, "int8", folder / name, calibration=calibrated, prepared=prepared, keep_float=keep_float, float_precision=precision
+                    fp32, "int8", folder / name, calibration=calibrated, prepared=prepared, float_precision=precision, **options
                 )
             )  # fmt: skip
     return [Entry(artifact=artifact, runtime="openvino") for artifact in made]

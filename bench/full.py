@@ -11,7 +11,7 @@ from typing import Final
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench.cautions import cautions
-from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, NOTE, int8_choices, make_phantoms, time_stamp
+from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, NOTE, int8_options, make_phantoms, time_stamp
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.report import render_report
@@ -21,25 +21,19 @@ from edge_latup.bench.summary import executed
 from edge_latup.bench.sweep import ISAS, SweepPlan, run_sweep
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.cases.layout import CaseFiles, find_cases
-from edge_latup.errors import ArtifactError, MissingDependencyError
 from edge_latup.export.torch_onnx import export_onnx, refuse_no_checkpoint
-from edge_latup.manifest import Precision, RuntimeName
+from edge_latup.manifest import RuntimeName
 from edge_latup.quantize.all_methods import quantize_all
 from edge_latup.quantize.calibration import Calibration, make_calibration
 from edge_latup.quantize.methods import quantize
-from edge_latup.quantize.prepared import Prepared, prepare
+from edge_latup.quantize.prepared import prepare
 from edge_latup.runtimes import RUNTIMES
 from edge_latup.runtimes.audit import sentence
 from edge_latup.runtimes.base import usable_cores
 from edge_latup.targets.isa import NATIVE, IsaName
 
-METHODS: Final = ("rewrite", "bf16", "int8-onnxruntime")
+METHODS: Final = ("rewrite", "bf16", "int8", "int8-onnxruntime")
 """What is made of the FP32 artifact by itself; methods that only store smaller compute as FP32 does."""
-STATIC: Final = {
-    "int8": "static INT8, as the demo makes it",
-    "int8-bf16": "int8 with its float part in BF16",
-    "int8-rewritten": "int8 of the rewritten graph",
-}
 EMULATED: Final = ("fp32", "bf16", "int8", "int8-rewritten")
 """What is measured on emulated instruction sets too."""
 MIN_RUNS: Final = 3
@@ -121,27 +115,23 @@ def run_full(
 def _compress(fp32: Artifact, folder: Path, calibration: Calibration, progress: Progress) -> dict[str, Artifact]:
     """Every form by name. INT8 is made of the graph as exported and of the rewritten one; its float part is tried in BF16 too."""
     progress("looking at the calibration inputs")
+    int8 = int8_options(fp32)
     with prepare(fp32.model_path, calibration.inputs) as prepared:
-        attempts = quantize_all(fp32, folder, calibration=calibration, progress=progress, only=METHODS, prepared=prepared)
+        attempts = quantize_all(
+            fp32, folder, calibration=calibration, progress=progress, only=METHODS, prepared=prepared, options={"int8": int8}
+        )  # fmt: skip
         made = {attempt.task.name: attempt.artifact for attempt in attempts if attempt.artifact is not None}
-        keep_float, estimator = int8_choices(fp32)
-
-        def int8(name: str, source: Artifact, looked: Prepared, precision: Precision) -> None:
-            progress(f"{name}: {STATIC[name]}")
-            try:
-                made[name] = quantize(
-                    source, "int8", folder / name, calibration=calibration, prepared=looked, estimator=estimator, keep_float=keep_float,
-                    float_precision=precision,
-                )  # fmt: skip
-            except (ArtifactError, MissingDependencyError) as error:
-                progress(f"{name} skipped: {error.message}")
-
-        int8("int8", fp32, prepared, "fp32")
         if {"int8", "bf16"} <= set(made):
-            int8("int8-bf16", fp32, prepared, "bf16")
+            progress("int8-bf16: int8 with its float part in BF16")
+            made["int8-bf16"] = quantize(
+                fp32, "int8", folder / "int8-bf16", calibration=calibration, prepared=prepared, float_precision="bf16", **int8
+            )  # fmt: skip
         if {"int8", "rewrite"} <= set(made):
+            progress("int8-rewritten: int8 of the rewritten graph")
             with prepare(made["rewrite"].model_path, calibration.inputs, like=prepared) as again:
-                int8("int8-rewritten", made["rewrite"], again, "fp32")
+                made["int8-rewritten"] = quantize(
+                    made["rewrite"], "int8", folder / "int8-rewritten", calibration=calibration, prepared=again, **int8
+                )  # fmt: skip
     return made
 
 

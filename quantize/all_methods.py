@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from edge_latup.artifact import MANIFEST_NAME, Artifact, open_artifact
 from edge_latup.errors import ArtifactError, EdgeLatupError, InputError, MissingDependencyError
@@ -53,7 +54,7 @@ def _tasks(method: str) -> Iterator[Task]:
 
 def quantize_all(
     source: Artifact, folder: Path, *, calibration: Calibration | None, progress: Callable[[str], None], only: Sequence[str] = (),
-    prepared: Prepared | None = None,
+    prepared: Prepared | None = None, options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Attempt]:  # fmt: skip
     """Make every artifact that can be made here; what cannot be made is skipped with the reason.
 
@@ -64,6 +65,7 @@ def quantize_all(
         progress: gets a line for each task.
         only: names of tasks; empty for all.
         prepared: what `prepare` made of the source and the calibration; made here where it is needed and not given.
+        options: further ones of `quantize`, by the name of the task.
 
     Raises:
         InputError: `only` names no task, or a folder of that name holds something else.
@@ -83,14 +85,16 @@ def quantize_all(
 
         for task in (task for task in known if not only or task.name in only):
             progress(f"{task.name}: {METHODS[task.method].summary}")
-            attempts.append(_attempt(task, source, folder / task.name, calibration, looked_at))
+            further = (options or {}).get(task.name, {})
+            attempts.append(_attempt(task, source, folder / task.name, calibration, looked_at, further))
             if attempts[-1].skipped:
                 progress(f"{task.name} skipped: {attempts[-1].skipped}")
     return attempts
 
 
 def _attempt(
-    task: Task, source: Artifact, out: Path, calibration: Calibration | None, looked_at: Callable[[Calibration], Prepared]
+    task: Task, source: Artifact, out: Path, calibration: Calibration | None, looked_at: Callable[[Calibration], Prepared],
+    options: Mapping[str, Any],
 ) -> Attempt:  # fmt: skip
     needed = METHODS[task.method].needs_calibration
     if not RUNTIMES[task.runtime].is_available():
@@ -102,10 +106,10 @@ def _attempt(
     try:
         if needed and calibration is not None:
             made = quantize(
-                source, task.method, out, runtime=task.runtime, calibration=calibration, prepared=looked_at(calibration)
+                source, task.method, out, runtime=task.runtime, calibration=calibration, prepared=looked_at(calibration), **options
             )  # fmt: skip
         else:
-            made = quantize(source, task.method, out, runtime=task.runtime)
+            made = quantize(source, task.method, out, runtime=task.runtime, **options)
     except (ArtifactError, MissingDependencyError) as error:
         return Attempt(task=task, skipped=_reason(error))
     return Attempt(task=task, artifact=made)

@@ -47,15 +47,15 @@ class TrainingCase:
     seen: SeenCase
 
 
-def _prepare(case: Case, spec: ModelSpec, weight: float, *, head_share: float, seen: SeenCase | None = None) -> list[TrainingCase]:
+def _training_cases(case: Case, spec: ModelSpec, weight: float, *, head_share: float, seen: SeenCase | None = None) -> list[TrainingCase]:
     """The case as it is deployed, and where `head_share` asks for it, its whole head too; they divide `weight`."""
     if not head_share or isinstance(spec.spatial, SlidingWindow):
-        return [_prepared(case, spec, weight, _input(case, spec), seen)]
-    deployed = _prepared(case, spec, weight * (1 - head_share), _input(case, spec), seen)
-    return [deployed, _prepared(case, spec, weight * head_share, _head_input(case, spec), deployed.seen)]
+        return [_training_case(case, spec, weight, _input(case, spec), seen)]
+    deployed = _training_case(case, spec, weight * (1 - head_share), _input(case, spec), seen)
+    return [deployed, _training_case(case, spec, weight * head_share, _head_input(case, spec), deployed.seen)]
 
 
-def _prepared(
+def _training_case(
     case: Case, spec: ModelSpec, weight: float, source: tuple[NDArray[np.float32], CropBox], seen: SeenCase | None
 ) -> TrainingCase:  # fmt: skip
     if case.label is None:
@@ -123,7 +123,7 @@ def load_cases(
 
     def synthetic_case(files: CaseFiles) -> list[TrainingCase]:
         weight = (1 - share if taken else 1.0) / len(made)
-        return _prepare(read_case(files, spec.modalities), spec, weight, head_share=head_share)
+        return _training_cases(read_case(files, spec.modalities), spec, weight, head_share=head_share)
 
     # Decompression and most of numpy let other threads run.
     with ThreadPoolExecutor(READERS) as pool:
@@ -134,7 +134,7 @@ def load_cases(
         progress(files.name)
         weight = share / len(taken) / (1 + grafts)
         for case, seen in _with_grafts(files, spec, grafts, seed):
-            cases.extend(_prepare(case, spec, weight, head_share=head_share, seen=seen))
+            cases.extend(_training_cases(case, spec, weight, head_share=head_share, seen=seen))
     if not cases:
         raise CaseError("no training case given", "name at least one folder with --cases or --real-cases")
     return cases

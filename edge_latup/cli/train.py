@@ -63,7 +63,7 @@ def train(
     grafts: Annotated[int, typer.Option(min=0, help="Copies of each real case with one more, synthetic, lesion.")] = 0,
     real_share: Annotated[float, typer.Option(help="Share of patches drawn from the real cases.")] = 0.4,
     cross_entropy_weight: Annotated[float, typer.Option(min=0, help="Of cross-entropy beside weighted Dice; 0 as published.")] = 13.0,
-    head_share: Annotated[float, typer.Option(min=0, max=1, help="Share of patches from the whole head, not the deployed crop.")] = 0.0,
+    head_share: Annotated[float, typer.Option(min=0, max=1, help="Share of steps on a whole head, as brain-crop shows it.")] = 0.0,
     foreground_share: Annotated[float, typer.Option(min=0, max=1, help="Share of patches centred near tumour.")] = 0.6,
     intensity_variation: Annotated[float, typer.Option(min=0, help="Scale of the random gamma, gain and offset.")] = 0.6,
     dice_smoothing: Annotated[float, typer.Option(help="Voxels added to each Dice ratio; 1000s punish false tumour.")] = 1e-5,

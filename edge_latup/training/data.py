@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,8 @@ class TrainingCase:
     voxels: tuple[NDArray[np.intp], ...]
     weight: float
     seen: SeenCase
+    whole: bool = False
+    """Whether it is shown whole instead of in patches."""
 
 
 def _training_cases(case: Case, spec: ModelSpec, weight: float, *, head_share: float, seen: SeenCase | None = None) -> list[TrainingCase]:
@@ -52,7 +54,8 @@ def _training_cases(case: Case, spec: ModelSpec, weight: float, *, head_share: f
     if not head_share or isinstance(spec.spatial, SlidingWindow):
         return [_training_case(case, spec, weight, _input(case, spec), seen)]
     deployed = _training_case(case, spec, weight * (1 - head_share), _input(case, spec), seen)
-    return [deployed, _training_case(case, spec, weight * head_share, _head_input(case, spec), deployed.seen)]
+    head = _training_case(case, spec, weight * head_share, _head_input(case, spec), deployed.seen)
+    return [deployed, replace(head, whole=True)]
 
 
 def _training_case(
@@ -111,7 +114,7 @@ def load_cases(
 ) -> list[TrainingCase]:  # fmt: skip
     """Read every case of the folders; real ones get `grafts` copies with a synthetic lesion and together `real_share` of the patches.
 
-    `head_share` of the patches come from the whole head, normalised as such, instead of the deployed crop.
+    `head_share` of what is drawn are whole heads, as the policy brain-crop shows them, instead of patches of the deployed crop.
 
     Raises:
         CaseError: a case cannot be read or has no label.
@@ -151,9 +154,14 @@ def _with_grafts(files: CaseFiles, spec: ModelSpec, grafts: int, seed: int) -> I
 def draw_patch(
     cases: Sequence[TrainingCase], size: Size, rng: np.random.Generator, foreground_share: float = 0.8
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:  # fmt: skip
-    """One patch: image float32 (channels, *size), label uint8 (size); `foreground_share` of them are centred near a tumour voxel."""
+    """One patch: image float32 (channels, *size), label uint8 (size); `foreground_share` of them are centred near a tumour voxel.
+
+    Of a case that is shown whole it is all of it, whatever `size` is.
+    """
     weights = np.array([case.weight for case in cases])
     case = cases[int(rng.choice(len(cases), p=weights / weights.sum()))]
+    if case.whole:
+        return case.image.astype(np.float32), case.label
     shape = case.label.shape
     if case.voxels and rng.random() < foreground_share:
         group = case.voxels[int(rng.integers(len(case.voxels)))]

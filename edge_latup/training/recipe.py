@@ -42,8 +42,8 @@ class TrainingRecipe(Record):
     grafts: int = Field(0, ge=0)
     real_share: float = Field(0.4, gt=0, lt=1)
     head_share: float = Field(0.0, ge=0, le=1)
-    """Share of patches drawn from the whole head instead of the deployed crop. A network that has seen the crop alone does not know the
-    rest of the head, which other spatial policies show it."""
+    """Share of steps on a whole head, as the policy brain-crop shows it, instead of a patch of the deployed crop. Instance norms and
+    attention see the whole tile, so patches of the deployed size do not teach a network what a larger tile looks like."""
     foreground_share: float = Field(0.6, ge=0, le=1)
     """Share of patches centred near a tumour voxel; too high, and the network never sees the healthy tissue it must leave alone."""
     intensity_variation: float = Field(0.6, ge=0)

@@ -121,7 +121,7 @@ def test_no_case_at_all_is_refused() -> None:
         load([], [])
 
 
-def test_a_share_of_the_patches_comes_from_the_whole_head_normalised_as_such(tmp_path: Path) -> None:
+def test_a_share_of_the_steps_is_on_the_whole_head_normalised_as_such(tmp_path: Path) -> None:
     (files,) = write_cohort(tmp_path, cases=1, seed=1, shape=(72, 72, 56))
     found = load_cases([tmp_path], [], SPEC, grafts=0, real_share=0.4, seed=0, progress=lambda _: None, head_share=0.25)
     deployed, head = found
@@ -137,3 +137,11 @@ def test_a_share_of_the_patches_comes_from_the_whole_head_normalised_as_such(tmp
         whole = case.images[modality]
         assert int((channel > 0.01).sum()) == pytest.approx(int((whole > 0.01 * whole.max()).sum()), rel=0.01)
     assert all(side % SPEC.divisor == 0 for side in head.label.shape)
+    # Shown as the policy brain-crop shows it: whole, beside patches of the deployed crop.
+    rng = np.random.default_rng(0)
+    drawn = [draw_patch(found, (16, 16, 16), rng) for _ in range(200)]
+    heads = [(image, label) for image, label in drawn if label.shape != (16, 16, 16)]
+    assert len(heads) == pytest.approx(50, abs=20)
+    for image, label in heads:
+        np.testing.assert_array_equal(label, head.label)
+        np.testing.assert_array_equal(image, head.image.astype(np.float32))

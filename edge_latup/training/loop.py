@@ -204,7 +204,8 @@ def train(run: Run, cases: Sequence[TrainingCase], on_step: Callable[[int, float
         SpecError: the loss is no longer finite.
     """
     run.network.train()
-    keep_freed_memory()
+    if not run.recipe.head_share:  # heads differ in shape: what one leaves free is in pieces too small for the next, until memory is full
+        keep_freed_memory()
     while run.step < run.recipe.last_step:
         loss = train_step(run, cases)
         if not math.isfinite(loss):

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,20 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_not_saved(tmp_path: Path, 
     with pytest.raises(SpecError, match="the loss became nan at step 1"):
         train(run, cases(), lambda step, loss: None)
     assert not (tmp_path / STATE_NAME).exists()
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 1), (0.5, 0)])
+def test_heads_of_several_shapes_are_trained_on_without_keeping_freed_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, kept: int
+) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: asked.append(None))
+    (deployed,) = cases()
+    heads = [replace(deployed, image=deployed.image[:, :side], label=deployed.label[:side], whole=True) for side in (16, 24)]
+    run = start(SPEC, RECIPE.model_copy(update={"head_share": share}), tmp_path)
+    train(run, [deployed, *heads], lambda step, loss: None)
+    assert len(asked) == kept
+    assert all(math.isfinite(loss) for loss in run.curve)
 
 
 def test_the_learning_rate_warms_up_then_falls_along_a_cosine() -> None:

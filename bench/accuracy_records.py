@@ -11,6 +11,7 @@ from edge_latup.bench.records import DriftRecord
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.manifest import RuntimeName, Sha256
 from edge_latup.records import Record
+from edge_latup.spec import ModelSpec
 
 StepKind = Literal["all INT8", "all float", "to float", "back to INT8"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -33,6 +34,8 @@ class ControlInputs(Record):
     schema_version: Literal[1] = 1
     reference: str
     reference_sha256: Sha256
+    spec: ModelSpec | None = None
+    """Of the reference: its model file does not hold what its outputs mean. None in records of edge-latup before this was kept."""
     runtime: RuntimeName
     threads: int = Field(ge=1)
     settings: dict[str, Any]

@@ -127,7 +127,8 @@ def _exams(plan: ControlPlan, progress: Progress) -> tuple[tuple[Exam, ...], tup
 
 def _inputs(plan: ControlPlan, development: tuple[Exam, ...], confirmation: tuple[Exam, ...]) -> ControlInputs:
     return ControlInputs(
-        reference=plan.reference.manifest.name, reference_sha256=plan.reference.digest, runtime=plan.runtime, threads=plan.threads,
+        reference=plan.reference.manifest.name, reference_sha256=plan.reference.digest, spec=plan.reference.manifest.spec,
+        runtime=plan.runtime, threads=plan.threads,
         settings=plan.settings, calibration=tuple(case.sha256 for case in plan.calibration),
         development=tuple(exam.known for exam in development), confirmation=tuple(exam.known for exam in confirmation),
         floats={artifact.manifest.name: artifact.digest for artifact in plan.floats}, rule=plan.rule, versions=versions_of(*PACKAGES),

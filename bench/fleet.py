@@ -9,11 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from edge_latup.bench.remote import RemoteWorkers
-from edge_latup.bench.run import Plan, run_bench
+from edge_latup.bench.remote import RUNTIME_MODULES, RemoteWorkers
+from edge_latup.bench.run import Entry, Plan, run_bench
 from edge_latup.bench.store import LoadedRun, load_run
 from edge_latup.errors import EdgeLatupError, InputError
 from edge_latup.records import Record, read_record, write_record
+from edge_latup.runtimes import preferred_on
 from edge_latup.targets.remote_host import RemoteHost
 from edge_latup.targets.remote_session import LEASE_SECONDS, RemoteSession
 
@@ -59,8 +60,21 @@ def run_on_host(plan: Plan, host: RemoteHost, out: Path, note: Note, *, lease: f
         note(
             f"{host.name}: Python {session.probe.python}, {session.probe.cores} cores, {session.probe.free_disk / 1e9:,.1f} GB free on disk"
         )
-        workers = RemoteWorkers(session, note, [entry.runtime for entry in plan.entries])
-        run_bench(replace(plan, threads=plan.threads or session.probe.cores), out, lambda line: note(f"{host.name}: {line}"), workers)
+        suited = replace(plan, entries=_suited(plan.entries, session), threads=plan.threads or session.probe.cores)
+        workers = RemoteWorkers(session, note, [entry.runtime for entry in suited.entries])
+        run_bench(suited, out, lambda line: note(f"{host.name}: {line}"), workers)
+
+
+def _suited(entries: tuple[Entry, ...], session: RemoteSession) -> tuple[Entry, ...]:
+    """The rows with the runtime that a command on that host would choose, unless one was asked for."""
+
+    def on_host(entry: Entry) -> Entry:
+        best = preferred_on(session.probe.machine, entry.artifact)
+        module = RUNTIME_MODULES.get(best)
+        there = module is not None and (session.probe.modules.get(module) is not None or session.host.wheels is not None)
+        return entry if entry.named or not there else replace(entry, runtime=best)
+
+    return tuple(map(on_host, entries))
 
 
 def run_fleet(
@@ -88,6 +102,9 @@ def _one(plan: Plan, host: RemoteHost, out: Path, note: Note, *, lease: float, k
     except EdgeLatupError as error:
         note(f"{host.name}: failed: {error.message}")
         return FleetHost(name=host.name, address=host.shown, error=error.message, hint=error.hint)
+    except Exception as error:  # noqa: BLE001  (the other hosts' rows are kept)
+        note(f"{host.name}: failed: {type(error).__name__}: {error}")
+        return FleetHost(name=host.name, address=host.shown, error=f"{type(error).__name__}: {error}", hint="this is a bug: report it")
     return FleetHost(name=host.name, address=host.shown, folder=folder)
 
 

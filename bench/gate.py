@@ -22,9 +22,9 @@ from edge_latup.bench.columns import shown
 from edge_latup.bench.executed import not_executed
 from edge_latup.bench.gate_figures import agreement, region_figures
 from edge_latup.bench.gate_records import Basis, GateDecision, GateRule, NonInferiority, OriginFinding, RegionFigures
+from edge_latup.bench.judging import CASE_NOUNS, POOR, ROUNDING, count
 from edge_latup.bench.records import CaseDrift, DriftRecord, RegionDrift, TimingRow
 from edge_latup.bench.summary import ORIGIN_TITLES, ORIGINS
-from edge_latup.bench.verdict import CASE_NOUNS, POOR, ROUNDING, count
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.errors import SpecError
 from edge_latup.metrics.statistics import Values, holm, p_values, upper_bounds

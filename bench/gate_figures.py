@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from edge_latup.bench.gate_records import Agreement, GateRule, NonInferiority, RegionFigures, ReportedFigures, WorstCase
+from edge_latup.bench.judging import ROUNDING
 from edge_latup.bench.records import CaseDrift, RegionDrift
 from edge_latup.bench.summary import volume_change
-from edge_latup.bench.verdict import ROUNDING
 from edge_latup.metrics.lesionwise import LesionScores
 from edge_latup.spec import REGIONS, Region
 

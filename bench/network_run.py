@@ -82,7 +82,7 @@ def run_network(plan: NetworkPlan, out: Path, progress: Progress) -> LoadedNetwo
     record = NetworkRecord(
         source=plan.source.name, spec=fp32.manifest.spec, parameters=cost.parameters, macs=cost.macs, input_shape=cost.input_shape,
         decisions=decisions, other_decisions=other_decisions, chosen=chosen,
-        cases=tuple(_cases(artifacts, chosen, plan.cases[0], out, progress)),
+        cases=tuple(_cases(artifacts, run.record.reference, chosen, plan.cases[0], out, progress)),
     )  # fmt: skip
     write_record(record, out / NAME)
     return load_network(out)
@@ -127,9 +127,11 @@ def fastest_accepted(run: LoadedRun, decisions: tuple[GateDecision, ...]) -> str
     return min(accepted, key=lambda name: run.rows[name].p50_ms)
 
 
-def _cases(artifacts: dict[str, Artifact], chosen: str, case: CaseFiles, out: Path, progress: Progress) -> Iterator[CaseRow]:
+def _cases(
+    artifacts: dict[str, Artifact], reference: str, chosen: str, case: CaseFiles, out: Path, progress: Progress
+) -> Iterator[CaseRow]:  # fmt: skip
     """One row for each process; nothing else runs meanwhile."""
-    for name in dict.fromkeys(("fp32", chosen)):
+    for name in dict.fromkeys((reference, chosen)):
         progress(f"the case with {name}")
         yield _row(artifacts[name], ONE_VIEW, case, out)
     if artifacts[chosen].manifest.spec.views != ("identity",):

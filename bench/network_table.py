@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Final
 
-from edge_latup.bench.columns import MISSING
+from edge_latup.bench.columns import MISSING, shown
 from edge_latup.bench.document_block import table_lines
 from edge_latup.bench.gate_records import GateDecision
 from edge_latup.bench.network_records import ALL_VIEWS, ONE_VIEW, LoadedNetwork
-from edge_latup.bench.records import DriftRecord, RegionDrift, TimingRow
+from edge_latup.bench.records import DriftRecord, TimingRow
 from edge_latup.bench.store import LoadedRun
-from edge_latup.bench.summary import largest_mean_drops, regions_of
+from edge_latup.bench.summary import largest_mean_drops, present_origins, regions_of, summarise
 from edge_latup.errors import InputError
 from edge_latup.spec import Region
 
@@ -82,28 +81,26 @@ def _load(rows: Sequence[TimingRow]) -> str:
 def _network(one: LoadedNetwork) -> list[str]:
     record, run = one.record, one.run
     cases = {row.name: row for row in record.cases}
+    whole = cases[f"{run.record.reference}, {ONE_VIEW}"]
     single, every = cases[f"{record.chosen}, {ONE_VIEW}"], cases.get(f"{record.chosen}, {ALL_VIEWS}")
     name = record.spec.name if record.source == record.spec.name else f"{record.spec.name} ({record.source})"
     return [
         name, f"{record.parameters:,}", f"{record.macs / 1e9:,.1f}", "x".join(map(str, record.input_shape)),
-        str(len(run.record.cases)), _dice(one), record.chosen, f"{cases[f'fp32, {ONE_VIEW}'].p50_s:.1f}", f"{single.p50_s:.1f}",
+        str(len(run.record.cases)), _dice(one), record.chosen, f"{whole.p50_s:.1f}", f"{single.p50_s:.1f}",
         MISSING if every is None else f"{every.p50_s:.1f}", f"{single.windows_run} of {single.windows}",
     ]  # fmt: skip
 
 
-def _drifts(record: DriftRecord, region: Region) -> list[RegionDrift]:
-    return [case.regions[region] for case in record.cases if case.regions[region].dice_reference is not None]
-
-
 def _dice(one: LoadedNetwork) -> str:
-    """Mean of the FP32 reference by region, on the labelled cases."""
+    """Mean of the FP32 reference by region, on the labelled cases of each origin."""
     if not one.run.drift:
         return MISSING
-    record, told = next(iter(one.run.drift.values())), []
-    for region in regions_of(one.record.spec):
-        values = [drift.dice_reference for drift in _drifts(record, region) if drift.dice_reference is not None]
-        told.append(f"{region} {fmean(values):.3f}" if values else f"{region} {MISSING}")
-    return ", ".join(told)
+    record, regions = next(iter(one.run.drift.values())), regions_of(one.record.spec)
+    labelled = [found for origin in present_origins(one.run) if (found := summarise(record, origin)) is not None and found.labelled]
+    told = {found.origin: ", ".join(f"{name} {shown(found.dice_reference.get(name), '.3f')}" for name in regions) for found in labelled}
+    if not told:
+        return ", ".join(f"{region} {MISSING}" for region in regions)
+    return next(iter(told.values())) if len(told) == 1 else "; ".join(f"{origin}: {dice}" for origin, dice in told.items())
 
 
 def _form(one: LoadedNetwork, run: LoadedRun, decisions: Sequence[GateDecision], row: TimingRow) -> list[str]:

@@ -14,7 +14,7 @@ from edge_latup.bench.remote_worker import Described
 from edge_latup.bench.run import PACKAGES, Entry
 from edge_latup.bench.runner import write_runner
 from edge_latup.bench.worker import Job, case_files
-from edge_latup.cases.layout import MSD_LABELS, CaseFiles
+from edge_latup.cases.layout import MSD_LABELS, CaseFiles, absolute
 from edge_latup.errors import EdgeLatupError, InputError, RemoteError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import read_record, write_record
@@ -123,6 +123,7 @@ class RemoteWorkers:
 
     def _bring_case(self, path: Path, below: str) -> str:
         """Copy one case, which never stays in the cache: it may be a patient's. The name it has there."""
+        path = absolute(path)  # the case's name and the place of its label follow from the folders above
         found = case_files(path)
         anchor = path.parent.parent if path.is_file() and path.parent.name in MSD_LABELS else path.parent
         files = {f"{below}/{file.relative_to(anchor).as_posix()}": file for file in _files_of(found, anchor)}

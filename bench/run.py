@@ -42,6 +42,8 @@ class Entry:
     artifact: Artifact
     runtime: RuntimeName
     timed_only: bool = False
+    named: bool = False
+    """Whether the runtime was asked for; otherwise another host takes the one that suits its processor."""
 
     @property
     def name(self) -> str:

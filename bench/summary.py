@@ -86,9 +86,13 @@ def regions_of(spec: ModelSpec) -> tuple[Region, ...]:
 
 
 def largest_mean_drops(record: DriftRecord, regions: Sequence[Region]) -> tuple[float | None, float | None]:
-    """The largest, over these regions, of the mean drop in Dice and in IoU over all labelled cases; None where there is none."""
-    dice = [_mean(case.regions[region].dice_drop for case in record.cases) for region in regions]
-    iou = [_mean(case.regions[region].iou_drop for case in record.cases) for region in regions]
+    """The largest, over these regions and the origins of the cases, of the mean drop in Dice and in IoU; None where no case is labelled.
+
+    Phantoms and real cases are never averaged together.
+    """
+    groups = [[case for case in record.cases if case.origin == origin] for origin in ORIGINS]
+    dice = [_mean(case.regions[region].dice_drop for case in cases) for cases in groups for region in regions]
+    iou = [_mean(case.regions[region].iou_drop for case in cases) for cases in groups for region in regions]
     return _largest(dice), _largest(iou)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from edge_latup.bench.columns import Column, Value
+from edge_latup.bench.judging import count
 from edge_latup.bench.pareto import OBJECTIVES, drop_of, front_of
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.summary import executed
@@ -17,7 +18,6 @@ from edge_latup.bench.sweep_records import SweepRow
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.bench.sweep_verdict import SweepVerdict, sweep_verdicts
 from edge_latup.bench.table import Table, make_table, markdown_table, values_of
-from edge_latup.bench.verdict import count
 from edge_latup.targets.isa import IsaName, title
 
 

@@ -13,12 +13,13 @@ from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.executed import not_executed
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateRule
+from edge_latup.bench.judging import count
 from edge_latup.bench.pareto import drift_of
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.summary import executed
 from edge_latup.bench.sweep_records import SweepRow
 from edge_latup.bench.sweep_store import LoadedSweep
-from edge_latup.bench.verdict import GAIN, count
+from edge_latup.bench.verdict import GAIN
 from edge_latup.manifest import RuntimeName
 from edge_latup.targets.isa import LEVELS, NATIVE, IsaName
 

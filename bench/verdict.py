@@ -10,24 +10,16 @@ from edge_latup.bench.cautions import cautions
 from edge_latup.bench.columns import shown
 from edge_latup.bench.disturbance import disturbance
 from edge_latup.bench.executed import not_executed
+from edge_latup.bench.gate import judge
+from edge_latup.bench.gate_records import GateRule
+from edge_latup.bench.judging import CASE_NOUNS, MARGIN, POOR, ROUNDING, count
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.store import LoadedRun
 from edge_latup.bench.summary import DriftSummary, present_origins, summarise
-from edge_latup.cases.identity import CaseOrigin
 from edge_latup.spec import Region
 
-MARGIN: Final = 0.005
-"""Largest mean Dice drop of a region that is accepted, on the cases of any origin."""
 GAIN: Final = 1.05
 """An INT8 artifact must be this many times as fast as the best float one; below it, repeat runs can turn the order round."""
-POOR: Final = 0.5
-"""A reference whose mean Dice of a region is lower is no yardstick for small drops."""
-ROUNDING: Final = 1e-9
-CASE_NOUNS: Final[dict[CaseOrigin, tuple[str, str]]] = {
-    "phantom": ("labelled phantom", "labelled phantoms"),
-    "real": ("labelled real case", "labelled real cases"),
-    "real, pseudo-label": ("real case with a pseudo-label", "real cases with a pseudo-label"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +55,6 @@ def verdict(run: LoadedRun) -> Verdict:
         refused=refused,
         scope=tuple(_scope(run, judged)),
     )
-
-
-def count(number: int, names: tuple[str, str]) -> str:
-    """A number and its noun."""
-    return f"{number} {names[0] if number == 1 else names[1]}"
 
 
 def _judged(run: LoadedRun) -> dict[str, list[DriftSummary]]:
@@ -186,6 +173,8 @@ def _caveats(run: LoadedRun, use: TimingRow, summaries: list[DriftSummary]) -> I
             own = ", ".join(f"{region} {dice:.3f}" for region, dice in poor.items())
             where = count(summary.labelled, CASE_NOUNS[summary.origin])
             yield f"The reference {run.record.reference} is itself poor on {where} (Dice of {own}): a small drop from it says little."
+    if use.artifact in run.drift and (against := judge(run.drift[use.artifact], GateRule(), use).reasons):
+        yield f"`edge-latup gate`, which looks at single cases and at chance too, refuses {use.artifact}: {'; '.join(against)}."
     if concerned := sum(text.startswith(f"{use.artifact}: ") for text in cautions(run)):
         warnings = count(concerned, ("warning concerns", "warnings concern"))
         yield f"{warnings} {use.artifact} itself: read below before relying on its figures."

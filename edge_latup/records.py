@@ -44,6 +44,8 @@ def read_record(kind: type[RecordT], path: Path) -> RecordT:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"{path} does not exist", f"give the path of a {kind.__name__} JSON file") from None
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror or error}", f"give the path of a {kind.__name__} JSON file") from error
     except (ValidationError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} is not a valid {kind.__name__}: {summary_of(error)}", "correct the file or make it anew") from error
 

@@ -123,11 +123,16 @@ def _kept(source: Artifact, out: Path, calibration: Calibration | None) -> Artif
     """The artifact that is there.
 
     Raises:
-        InputError: it was made of another source, or calibrated on other cases.
+        InputError: it was made of another source, under another spec, or calibrated on other cases or other crops of them.
     """
     artifact = open_artifact(out)
     parameters = artifact.manifest.recipe[-1].parameters if artifact.manifest.recipe else {}
-    cases = calibration.cases if calibration is not None else ()
+    cases, crops = (calibration.cases, len(calibration.inputs)) if calibration is not None else ((), None)
     if parameters.get("source_sha256") != source.digest or artifact.manifest.calibration != cases:
         raise InputError(f"{out} was made of another artifact than {source.folder}, or from other cases", "choose another --out")
+    # The same weights mean something else under other labels or another normalisation, which the model file does not hold.
+    if artifact.manifest.spec != source.manifest.spec:
+        raise InputError(f"{out} was made when {source.folder} had another model spec", "choose another --out")
+    if crops is not None and parameters.get("calibration_inputs", crops) != crops:
+        raise InputError(f"{out} was calibrated on {parameters['calibration_inputs']} crops, not on {crops}", "choose another --out")
     return artifact

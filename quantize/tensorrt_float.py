@@ -28,7 +28,8 @@ def tensorrt_float(source: Path, folder: Path, precision: Precision) -> None:
 def examine(reference: Artifact, draft: Artifact) -> Manifest:
     """Record the reference numerics of a draft: how far its types alone move the output, computed by ONNX Runtime on the CPU."""
     batch = parity_input(draft.manifest.spec, draft.manifest.spec.spatial.size)
-    figures = compare(simulate(reference.model_path, batch), simulate(draft.model_path, batch))
+    regions = draft.manifest.spec.regions is not None
+    figures = compare(simulate(reference.model_path, batch), simulate(draft.model_path, batch), regions=regions)
     names = ("onnxruntime fp32, node by node", f"{draft.manifest.name} ({SIMULATED})")
     parity = Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=tuple(batch.shape), **figures)
     return draft.manifest.model_copy(update={"parity": (*draft.manifest.parity, parity)})

@@ -126,7 +126,8 @@ def _simulating(path: Path) -> Iterator[None]:
 def examine(reference: Artifact, draft: Artifact) -> Manifest:
     """Record the reference numerics of a draft, what was left in float and why, and which rules warn."""
     batch = parity_input(draft.manifest.spec, draft.manifest.spec.spatial.size)
-    figures = compare(simulate(reference.model_path, batch), simulate(draft.model_path, batch))
+    regions = draft.manifest.spec.regions is not None
+    figures = compare(simulate(reference.model_path, batch), simulate(draft.model_path, batch), regions=regions)
     names = ("onnxruntime fp32, node by node", f"{draft.manifest.name} ({SIMULATED})")
     parity = Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=tuple(batch.shape), **figures)
     recipe = draft.manifest.recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from edge_latup.bench.judging import MARGIN
 from edge_latup.bench.records import DriftRecord
 from edge_latup.bench.report.theme import (
     ALARM,
@@ -22,7 +23,6 @@ from edge_latup.bench.report.theme import (
 )
 from edge_latup.bench.store import LoadedRun
 from edge_latup.bench.summary import ORIGIN_TITLES, present_origins, summarise
-from edge_latup.bench.verdict import MARGIN
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.spec import REGIONS, Region
 

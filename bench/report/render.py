@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge_latup.bench.cautions import cautions
 from edge_latup.bench.columns import DRIFT, TIMING, shown
+from edge_latup.bench.judging import MARGIN
 from edge_latup.bench.report.cases import attribution, case_tables, pictured, pictured_origin
 from edge_latup.bench.report.drift_plots import case_plot, trade_plot
 from edge_latup.bench.report.pictures import DIFFERENCE_COLOURS, LABEL_COLOURS, case_panels, picture_rows
@@ -18,7 +19,7 @@ from edge_latup.bench.report.theme import ORIGIN_MARKS
 from edge_latup.bench.store import LoadedRun, load_run
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.bench.table import tables
-from edge_latup.bench.verdict import GAIN, MARGIN, Verdict, verdict
+from edge_latup.bench.verdict import GAIN, Verdict, verdict
 from edge_latup.errors import MissingDependencyError
 from edge_latup.records import write_text
 

@@ -25,6 +25,7 @@ PUBLIC_NAME: Final = "public-key.json"
 PUBLIC_PEM_NAME: Final = "public-key.pem"
 MAX_KEY_FILE: Final = 16 << 10
 MAX_PASSPHRASE: Final = 1023
+MAKE_KEYS: Final = "make keys with: edge-latup package keygen --out FOLDER"
 """Bytes; OpenSSL takes no longer one."""
 
 
@@ -100,7 +101,7 @@ def read_signing_key(path: Path, public: PublicKey, passphrase: bytes | None) ->
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    content = _read_key_file(path, "make keys with: edge-latup package keygen --out FOLDER")
+    content = _read_key_file(path, MAKE_KEYS)
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise InputError(f"{path} can be read by others than its owner", f"chmod 600 {path}; if others had access, make a new key")
     try:
@@ -113,6 +114,15 @@ def read_signing_key(path: Path, public: PublicKey, passphrase: bytes | None) ->
     if not isinstance(private, Ed25519PrivateKey) or private.public_key().public_bytes_raw().hex() != public.public_key:
         raise InputError(f"{path} is not the private half of the key {public.key_id}", "give the two files of one keygen")
     return SigningKey(private=private, public=public)
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a private key asks for a passphrase, by the label of its PEM block.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return b"ENCRYPTED" in _read_key_file(path, MAKE_KEYS).split(b"\n", 1)[0]
 
 
 def read_passphrase(path: Path) -> bytes:

@@ -78,7 +78,7 @@ def stem(path: Path) -> str:
     return path.stem
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     """The path as it was named, without . and .. but with its links: a linked case keeps the name of the link."""
     return Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve would follow the links)
 
@@ -136,7 +136,7 @@ def files_in(folder: Path) -> CaseFiles | None:
         return None
     images = {modality: Source(path=claimed[modality]) for modality in MODALITIES if modality in claimed}
     nested = next(iter(images.values())).path not in flat
-    return CaseFiles(name=_absolute(folder).name, images=images, label=label, convention=convention, nested=nested)
+    return CaseFiles(name=absolute(folder).name, images=images, label=label, convention=convention, nested=nested)
 
 
 def _channels(description: Path) -> dict[Modality, int]:
@@ -157,7 +157,7 @@ def _channels(description: Path) -> dict[Modality, int]:
 
 def _msd_case(path: Path) -> CaseFiles:
     """One 4-D volume; its dataset.json and label are looked for only where it lies in the folders of an MSD task."""
-    folder = _absolute(path).parent
+    folder = absolute(path).parent
     channels, label = {modality: index for index, modality in enumerate(MSD_ORDER)}, None
     if folder.name in MSD_LABELS:
         description = folder.parent / "dataset.json"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -31,9 +32,11 @@ from edge_latup.cli.segment import segment
 from edge_latup.cli.targets import targets
 from edge_latup.cli.train import train
 from edge_latup.cli.verify import verify
-from edge_latup.errors import EdgeLatupError
+from edge_latup.errors import EdgeLatupError, InputError
 
 ANYWHERE: Final = ("--json", "--quiet")
+NO_BUGS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+"""What a file system refuses: for the user to mend, not for us."""
 ROAD: Final = (
     "demo", "phantom", "train", "networks", "export", "import", "inspect", "quantize", "control", "bench", "bench-case", "bench-network",
     "gate", "predict", "report", "engine", "segment", "package", "verify", "targets", "doctor",
@@ -95,7 +98,19 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_BUGS:
+            _report_bug()
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "choose a folder that can be written, free some space, or ask for the rights"
+        refusal = InputError(f"{where}{error.strerror or error}", remedy)
+        output.error(refusal)
+        sys.exit(refusal.exit_code)
     except Exception:  # noqa: BLE001  (the last line of defence; the traceback is kept)
-        traceback.print_exc()
-        output.warning("this is a bug in edge-latup; please report it with the traceback above")
-        sys.exit(1)
+        _report_bug()
+
+
+def _report_bug() -> NoReturn:
+    traceback.print_exc()
+    output.warning("this is a bug in edge-latup; please report it with the traceback above")
+    sys.exit(1)

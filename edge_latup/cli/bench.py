@@ -32,7 +32,7 @@ def parse_entry(text: str, *, here: bool = True) -> Entry:
         folder, runtime = text, ""
     artifact = open_artifact(Path(folder))
     chosen = (choose_runtime if here else runtime_made_for)(artifact, parse_runtime(runtime) if runtime else None)
-    return Entry(artifact=artifact, runtime=chosen, timed_only=chosen == "pytorch")
+    return Entry(artifact=artifact, runtime=chosen, timed_only=chosen == "pytorch", named=bool(runtime))
 
 
 def bench(

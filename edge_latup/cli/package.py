@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from edge_latup.cli.output import output
 from edge_latup.cli.package_build import build
+from edge_latup.cli.passphrase import the_passphrase
 from edge_latup.errors import InputError
 
 package = typer.Typer(no_args_is_help=True, help="Make signed bundles for machines without a network, and the keys that sign them.")
@@ -34,7 +34,8 @@ def keygen(
 
     if no_passphrase and passphrase_file is not None:
         raise InputError("--no-passphrase and --passphrase-file exclude each other", "leave one out")
-    passphrase = None if no_passphrase else _passphrase(passphrase_file)
+    remedy = "add --passphrase-file FILE, or --no-passphrase"
+    passphrase = None if no_passphrase else the_passphrase(passphrase_file, twice=True, remedy=remedy)
     today = datetime.now(timezone.utc).date()
     public = make_keys(out, owner, passphrase, created=today, expires=expires.date() if expires else None)
     if no_passphrase:
@@ -43,17 +44,6 @@ def keygen(
     output.line(f"keep {out / PRIVATE_NAME} to yourself; give {out / PUBLIC_NAME} to the clinic by another way than the bundles")
     files = {"private": PRIVATE_NAME, "public": PUBLIC_NAME, "public_pem": PUBLIC_PEM_NAME}
     output.result({"key": public.model_dump(mode="json"), **{what: str(out / name) for what, name in files.items()}})
-
-
-def _passphrase(path: Path | None) -> bytes:
-    from edge_latup.bundle.keys import read_passphrase
-
-    if path is not None:
-        return read_passphrase(path)
-    if not sys.stdin.isatty():
-        raise InputError("there is no terminal to ask for a passphrase", "add --passphrase-file FILE, or --no-passphrase")
-    text: str = typer.prompt("Passphrase for the private key", hide_input=True, confirmation_prompt=True, err=True)
-    return text.encode()
 
 
 package.command()(build)

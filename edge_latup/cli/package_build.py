@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edge_latup.cli.output import output
+from edge_latup.cli.passphrase import the_passphrase
 from edge_latup.errors import InputError
 
 
@@ -23,7 +24,9 @@ def build(
     python: Annotated[
         list[str] | None, typer.Option(help="Python to bring wheels for; may be repeated. 3.10 to 3.13 unless given.")
     ] = None,
-    passphrase_file: Annotated[Path | None, typer.Option(help="File whose first line opens the private key.")] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File whose first line opens the private key; asked for on the terminal unless given.")
+    ] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Promised: the self-test fails if one input takes longer.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Promised, such as 1GiB: the self-test fails if its process takes more.")] = None,
     expires: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day on which it verifies.")] = None,
@@ -38,7 +41,7 @@ def build(
     """Put artifacts, wheels, installer, golden case and papers into one signed folder and archive."""
     from edge_latup.bundle.build import Plan, build_bundle, size_by_role
     from edge_latup.bundle.golden import Limits
-    from edge_latup.bundle.keys import PRIVATE_NAME, PUBLIC_NAME, read_passphrase, read_public_key, read_signing_key
+    from edge_latup.bundle.keys import PRIVATE_NAME, PUBLIC_NAME, is_encrypted, read_public_key, read_signing_key
     from edge_latup.bundle.manifest import creation_date
     from edge_latup.bundle.platforms import PLATFORMS, PYTHONS
     from edge_latup.bundle.sign import write_archive
@@ -49,7 +52,9 @@ def build(
         raise InputError(f"there is no platform {chosen!r}", f"choose one of {', '.join(PLATFORMS)}")
     if unknown := set(python or ()) - set(PYTHONS):
         raise InputError(f"Python {sorted(unknown)[0]} is not served", f"choose from {', '.join(PYTHONS)}")
-    passphrase = read_passphrase(passphrase_file) if passphrase_file else None
+    passphrase = None
+    if passphrase_file is not None or is_encrypted(key / PRIVATE_NAME):
+        passphrase = the_passphrase(passphrase_file, twice=False, remedy="add --passphrase-file FILE")
     signing = read_signing_key(key / PRIVATE_NAME, read_public_key(key / PUBLIC_NAME), passphrase)
     plan = Plan(
         artifacts=tuple(artifacts), name=name, version=version, target=target, platform=chosen, pythons=tuple(python or PYTHONS),

@@ -74,6 +74,8 @@ def _predict(artifact: Path, target: str, size: str | None, threads: int, rates:
     profile = load_profile(target)
     if threads and profile.kind != "x86":
         raise InputError(f"--threads is for x86 targets, and {target} is none", "leave it out")
+    if rates is not None and profile.kind != "x86":
+        raise InputError(f"--rates is for x86 targets, and {target} is none", "leave it out")
     found = predicted(
         open_artifact(artifact), profile, size=None if size is None else parse_size(size, "--size"), threads=threads or None,
         rates=None if rates is None else read_record(ClassRates, rates),

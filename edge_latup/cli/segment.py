@@ -33,7 +33,7 @@ Tta = Annotated[str | None, typer.Option(help="Views that vote, such as identity
 MinComponent = Annotated[int | None, typer.Option(help="Components of one class with fewer voxels become background; 0 keeps all.")]
 Threshold = Annotated[float | None, typer.Option(help="Tumour below this probability becomes background.")]
 MemoryBudget = Annotated[str | None, typer.Option(help="Most memory the process may take, such as 2GiB: windows shrink until it is kept.")]
-Cache = Annotated[Path | None, typer.Option(help="Folder that keeps compiled models from run to run (OpenVINO only).")]
+Cache = Annotated[Path | None, typer.Option(help="Folder that keeps compiled models (OpenVINO) or engines (TensorRT) from run to run.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace finished label maps of another model, other settings or other files.")
 ]

@@ -16,14 +16,21 @@ if TYPE_CHECKING:
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder, .tar.zst or .zip.")],
     key: Annotated[Path, typer.Option(help="The maker's public-key.json, got by another way than the bundle.")],
+    unpack: Annotated[
+        Path | None, typer.Option(help="Folder to make, with a copy of which every byte was hashed while it was written: install from it.")
+    ] = None,
 ) -> None:
-    """Check every file of a bundle against its maker's signature; nothing of it is unpacked or run. Exit code 5: do not install it."""
+    """Check every file of a bundle against its maker's signature; nothing of it is run. Exit code 5: do not install it."""
     from edge_latup.bundle.keys import read_public_key
+    from edge_latup.bundle.unpack import unpack_verified
     from edge_latup.bundle.verify import verify as check
 
-    found = check(bundle, read_public_key(key))
+    public = read_public_key(key)
+    found = check(bundle, public) if unpack is None else unpack_verified(bundle, public, unpack)
     for line in _lines(found):
         output.line(line)
+    if unpack is not None:
+        output.line(f"unpacked: {unpack}")
     output.result(_data(found))
 
 

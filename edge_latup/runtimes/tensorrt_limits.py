@@ -33,6 +33,8 @@ WITHOUT_INT8: Final = ("6.2",)
 """Newer than 6.1 and yet without INT8 in NVIDIA's table."""
 LEAST_CAPABILITY: Final[tuple[tuple[Version, str], ...]] = (((10, 5), "7.5"), ((10, 0), "7.0"), ((8, 0), "5.0"))
 """TensorRT from a version on -> the oldest compute capability it runs on."""
+OLDEST_EXPORTED: Final = 17
+"""Of `edge-latup export --opset`."""
 NEWEST_OPSET: Final[tuple[tuple[Version, int], ...]] = (((10, 15), 24), ((10, 0), 20), ((8, 5), 17), ((7, 2), 13))
 """TensorRT from a version on -> the newest ONNX operator set its parser is documented for. 10.0 to 10.14: at least that."""
 PARSED_SINCE: Final[dict[str, Version]] = {
@@ -143,11 +145,14 @@ def _opset(model: ModelFacts, target: TargetFacts, asked: Asked) -> Refused | No
     newest = _since(NEWEST_OPSET, target.version)
     if not isinstance(newest, int) or model.opset <= newest:
         return None
+    if newest >= OLDEST_EXPORTED:
+        instead = f"edge-latup export --opset {newest}, quantized with its float part in FP32 (FP16 scales need opset 19)"
+    else:
+        instead = f"install a newer JetPack, or run the FP32 artifact in ONNX Runtime: edge-latup exports opset {OLDEST_EXPORTED} and newer"
     return Refused(
         key="opset", source=f"{_OPERATORS} of the release",
         reason=f"the file has opset {model.opset}, and the parser of TensorRT {target.tensorrt} reads up to {newest}",
-        instead="install a newer JetPack, or run the FP32 artifact in ONNX Runtime; a network of your own may be exported at opset"
-        f" {newest} by its own tool (with a float part in FP32: FP16 scales need opset 19), which edge-latup export does not do",
+        instead=instead,
     )  # fmt: skip
 
 

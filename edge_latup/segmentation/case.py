@@ -23,7 +23,7 @@ from edge_latup.records import write_record
 from edge_latup.runtimes import choose_runtime, open_session
 from edge_latup.runtimes.base import Session, SessionOptions
 from edge_latup.segmentation.engine import Clock, Task, finish, infer, prepare
-from edge_latup.segmentation.memory import Forecast, forecast, in_gib, process_bytes, smaller_policies
+from edge_latup.segmentation.memory import Forecast, Resident, forecast, in_gib, process_bytes, smaller_policies
 from edge_latup.segmentation.records import GaveWay, SegmentationRecord, Settings, sidecar_of
 from edge_latup.spec import REGIONS, BrainCrop, ModelSpec, Region, Size
 from edge_latup.versions import versions_of
@@ -69,6 +69,7 @@ class Segmenter:
         self.options = options or SessionOptions()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._opened: tuple[Size, Future[Session]] | None = None
+        self._before: Resident | None = None
 
     def __enter__(self) -> Segmenter:
         # A brain crop's size is known only once its case is read; any other model loads while the first case is being read.
@@ -151,7 +152,9 @@ class Segmenter:
                 raise InputError(
                     f"runtime {self.runtime} does not tell what memory it needs", "leave out --memory-budget, or use --runtime openvino"
                 )
-            predicted = forecast(spec, task.input_size, task.shape, activations)
+            # Once and for all cases: what later ones find resident is memory that the runtime has kept and will use again.
+            self._before = self._before or Resident.measured()
+            predicted = forecast(spec, task.input_size, task.shape, activations, self._before)
             if predicted.total <= self.budget:
                 return spec, task, session, predicted
             tried.append(f"{spatial.kind} {'x'.join(str(side) for side in task.input_size)}: {in_gib(predicted.total)}")

@@ -259,5 +259,7 @@ def _label_slabs(spec: ModelSpec, slabs: Sequence[Sequence[Slab]], labels: NDArr
 
 
 def labels_of(spec: ModelSpec, output: Image) -> NDArray[np.uint8]:
-    """Canonical labels (D, H, W) of one output (classes, D, H, W), before small components are removed."""
+    """Canonical labels (D, H, W) of one output of a session (classes, D, H, W), before small components are removed."""
+    if spec.averaging == "logits":
+        output = as_logits(output, regions=spec.regions is not None)
     return _label_values(spec, [output])

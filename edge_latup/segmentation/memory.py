@@ -53,7 +53,7 @@ class Forecast:
     working: kernels, weights in their layout and scratch.
     arrays: the input batch, the output and the label decision around them.
     blending: the slabs of the volume that a sliding window's average is held in.
-    earlier: the most this process took until now, such as while reading.
+    earlier: the most this process took until then, such as while reading.
     """
 
     process: int
@@ -69,15 +69,30 @@ class Forecast:
         return max(self.earlier, self.process + self.activations + self.working + self.arrays + self.blending)
 
 
-def forecast(spec: ModelSpec, size: Size, shape: Size, activations: int) -> Forecast:
-    """Predict the peak of inferring one case, from this process as it is now.
+@dataclass(frozen=True, kw_only=True)
+class Resident:
+    """What a process held before it inferred anything, in bytes: resident, and the most until then."""
+
+    now: int
+    earlier: int
+
+    @classmethod
+    def measured(cls) -> Resident:
+        """This process at this moment."""
+        return cls(now=process_bytes("VmRSS"), earlier=process_bytes("VmHWM"))
+
+
+def forecast(spec: ModelSpec, size: Size, shape: Size, activations: int, before: Resident | None = None) -> Forecast:
+    """Predict the peak of inferring one case, from what this process held before its first.
 
     Args:
         spec: policy, views and classes.
         size: spatial size of the network's input.
         shape: of the volume in the spec's orientation.
         activations: `Session.activation_bytes()` at `size`.
+        before: measured before the first inference, of which a runtime keeps the memory for the next; now unless given.
     """
+    before = before or Resident.measured()
     voxels, classes = math.prod(size), spec.channels
     # The batch; the runtime's output copied out of it, for every view; class indices (int64) while the label is decided.
     arrays = FLOAT32 * voxels * (len(spec.modalities) + classes * len(spec.views)) + 8 * voxels
@@ -88,8 +103,7 @@ def forecast(spec: ModelSpec, size: Size, shape: Size, activations: int) -> Fore
         # One buffer of sums and one of weights for each view; at a slab's end its mean, weights and class indices too.
         blending = plane * depth * (FLOAT32 * (classes + 1) * (len(spec.views) + 1) + 8)
     return Forecast(
-        process=process_bytes("VmRSS"), activations=activations, working=RUNTIME_WORKING, arrays=arrays, blending=blending,
-        earlier=process_bytes("VmHWM"),
+        process=before.now, activations=activations, working=RUNTIME_WORKING, arrays=arrays, blending=blending, earlier=before.earlier,
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ fcntl: Final[ModuleType | None] = importlib.import_module("fcntl") if importlib.
 
 TEMPORARY: Final = r"[a-z0-9_]{8}"
 """What `records.replacing` puts between a file's name and ".part"."""
+READ: Final = 1 << 20
+"""Bytes at a time."""
 REMEDY: Final = "choose another --out, or add --overwrite to replace such files"
 
 
@@ -39,6 +43,26 @@ def intact(label_map: Path) -> SegmentationRecord | None:
         return record if same_size and sha256_of(label_map) == record.label_map.sha256 else None
     except (SpecError, OSError):
         return None
+
+
+def altered(label_map: Path) -> bool:
+    """Whether somebody changed a finished label map: it differs from what its sidecar describes, and is whole all the same.
+
+    A file that is cut short or damaged is none of that.
+    """
+    try:
+        read_record(SegmentationRecord, sidecar_of(label_map))
+        with gzip.open(label_map) as content:
+            while content.read(READ):
+                pass
+    except (SpecError, OSError, EOFError, zlib.error):
+        return False
+    return intact(label_map) is None
+
+
+def _refuse_altered(label_map: Path, *, overwrite: bool) -> None:
+    if not overwrite and altered(label_map):
+        raise InputError(f"{label_map} was changed after it was made, by hand or by another tool", REMEDY)
 
 
 def other_making(record: SegmentationRecord, segmenter: Segmenter) -> str:
@@ -67,9 +91,12 @@ def kept(segmenter: Segmenter, files: CaseFiles, label_map: Path, *, overwrite: 
     """The record of a finished label map that is just what would be made now; None where it is to be made.
 
     Raises:
-        InputError: a finished label map of another making, or of other files, is in its place, and `overwrite` is not set.
+        InputError: a finished label map of another making, or of other files, or one that was changed since, is in its place, and
+            `overwrite` is not set.
     """
     record = intact(label_map)
+    if record is None:
+        _refuse_altered(label_map, overwrite=overwrite)
     # A modality that is missing is refused when the case is read, with a message of its own.
     if record is None or not set(segmenter.spec.modalities) <= files.images.keys():
         return None
@@ -82,7 +109,7 @@ def kept(segmenter: Segmenter, files: CaseFiles, label_map: Path, *, overwrite: 
 
 
 def refuse_others(segmenter: Segmenter, cases: Iterable[CaseFiles], folder: Path) -> None:
-    """Refuse a run over finished label maps of another model or other settings, before anything is segmented.
+    """Refuse a run over finished label maps of another model or other settings, or changed since, before anything is segmented.
 
     The image files are compared when a case's turn comes: reading those of all cases first would take minutes.
 
@@ -92,7 +119,9 @@ def refuse_others(segmenter: Segmenter, cases: Iterable[CaseFiles], folder: Path
     for files in cases:
         label_map = label_map_of(folder, files.name)
         record = intact(label_map)
-        if record is not None and (other := other_making(record, segmenter)):
+        if record is None:
+            _refuse_altered(label_map, overwrite=False)
+        elif other := other_making(record, segmenter):
             raise InputError(f"{label_map} is finished, but was made with {other}", REMEDY)
 
 

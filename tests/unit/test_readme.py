@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -50,6 +51,17 @@ def test_every_printed_command_and_option_exists(line: str) -> None:
     known, words = leaf([word for word in shlex.split(line.replace("...", ""))[1:] if word not in ANYWHERE])
     options = {name for parameter in known.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     assert {word for word in words if word.startswith("--")} <= options
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if len(shlex.split(line)) > 2 and "..." not in line])
+def test_every_printed_command_has_the_options_it_needs(line: str) -> None:
+    """Of commands that are printed with an argument: a command's bare name, with or without an option, is a way to speak of it."""
+    known, words = leaf([word for word in shlex.split(line)[1:] if word not in ANYWHERE])
+    plain = [word for before, word in itertools.pairwise(["", *words]) if not word.startswith("-") and not before.startswith("--")]
+    if not plain or "--help" in words:
+        return
+    missing = [p.opts[0] for p in known.params if p.param_type_name == "option" and p.required and not set(p.opts) & set(words)]
+    assert not missing
 
 
 def test_every_command_answers_help() -> None:

@@ -45,6 +45,9 @@ def test_the_largest_mean_drop_is_of_the_regions_asked_for_and_of_labelled_cases
     assert largest_mean_drops(record, ("WT", "TC")) == pytest.approx((0.002, 0.0024))
     assert largest_mean_drops(record, ("TC", "ET")) == pytest.approx((0.015, 0.018))
     assert largest_mean_drops(_record(unlabelled), ("WT",)) == (None, None)
+    # A real case's loss is not hidden among phantoms that lose nothing.
+    real = CaseDrift(case="one", origin="real", regions={"WT": region_drift(0.05)})
+    assert largest_mean_drops(_record(*labelled, real), ("WT",)) == pytest.approx((0.05, 0.06))
 
 
 def test_timing_figures_are_those_of_the_raw_samples(run: LoadedRun) -> None:

@@ -125,6 +125,23 @@ def test_without_candidates_nothing_is_recommended(tmp_path: Path) -> None:
     assert found.headline == f"No recommendation: no output was compared with that of {REFERENCE}."
 
 
+def test_what_the_gate_refuses_is_told_beside_the_recommendation(tmp_path: Path) -> None:
+    """One of eight loses 0.03: the mean stays within the margin, and the gate, which looks at single cases, refuses it."""
+    store = RunStore(write_run(tmp_path / "run"))
+    record = store.read_drift("openvino-int8")
+    drop = {region: region_drift(0.03) for region in record.cases[0].regions}
+    cases = tuple(
+        case.model_copy(update={"regions": drop if index == 0 else {region: region_drift(0.0) for region in drop}})
+        for index, case in enumerate(record.cases)
+    )
+    store.write_drift(record.model_copy(update={"cases": cases}))
+    found = verdict(load_run(tmp_path / "run"))
+    assert found.use == "openvino-int8"
+    (caveat,) = [text for text in found.caveats if "edge-latup gate" in text]
+    assert "refuses openvino-int8" in caveat
+    assert "0.03" in caveat
+
+
 def test_a_sound_run_has_no_caveat(tmp_path: Path) -> None:
     assert verdict(sample(tmp_path / "run")).caveats == ()
 

@@ -207,17 +207,17 @@ def test_a_missing_key_or_bundle_is_bad_input(cli: Command, good: list[Member], 
     assert done.data["key"]["owner"] == "Imaging group"
 
 
-def test_on_a_terminal_the_passphrase_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
-    """On a real pseudo-terminal, where an echo would be seen."""
+def on_a_terminal(*arguments: object, typed: int) -> tuple[int, bytes]:
+    """(exit code, what was shown) of a command on a real pseudo-terminal, where an echo would be seen; the secret is typed so often."""
     import pty
     import sys
 
     code = "from edge_latup.cli import main; main()"
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [sys.executable, "-c", code, "package", "keygen", "--out", str(tmp_path / "keys"), "--owner", "me"])
+        os.execv(sys.executable, [sys.executable, "-c", code, *map(str, arguments)])
     shown = b""
-    for _ in range(2):
+    for _ in range(typed):
         asked = b""
         while not asked.endswith(b": "):
             asked += os.read(terminal, 1000)
@@ -229,6 +229,25 @@ def test_on_a_terminal_the_passphrase_is_asked_for_twice_and_not_shown(tmp_path:
     except OSError:  # how Linux says that the other end is closed
         pass
     os.close(terminal)
-    assert os.waitpid(child, 0)[1] == 0, shown
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown
+
+
+def test_on_a_terminal_the_passphrase_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
+    code, shown = on_a_terminal("package", "keygen", "--out", tmp_path / "keys", "--owner", "me", typed=2)
+    assert code == 0, shown
     assert SECRET.encode() not in shown
     assert read_signing_key(tmp_path / "keys" / PRIVATE_NAME, read_public_key(tmp_path / "keys" / PUBLIC_NAME), SECRET.encode())
+
+
+def test_building_a_bundle_asks_for_the_passphrase_of_an_encrypted_key(cli: Command, tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys", "me", SECRET.encode(), created=CREATED)
+    build = ("package", "build", tmp_path / "none", "--target", "x86-64-avx2", "--key", tmp_path / "keys", "--out", tmp_path / "bundle")
+    code, shown = on_a_terminal(*build, typed=1)
+    assert code == 3, "the key was opened; what is missing is the artifact"
+    assert b"none" in shown
+    assert SECRET.encode() not in shown
+    done = cli(*build)
+    assert done.code == 2
+    assert "add --passphrase-file FILE" in done.err
+    assert "--no-passphrase" not in done.err
+    assert not (tmp_path / "bundle").exists()

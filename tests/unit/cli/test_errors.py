@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+from pathlib import Path
 
 import pytest
 from command import Command
@@ -65,6 +68,27 @@ def test_anything_else_is_a_bug_with_its_traceback(cli: Command, monkeypatch: py
     assert "Traceback" in done.err
     assert "ZeroDivisionError: boom" in done.err
     assert done.err.endswith("this is a bug in edge-latup; please report it with the traceback above\n")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_file_system_refuses_is_no_bug(cli: Command, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    raising(monkeypatch, OSError(code, os.strerror(code), "/some/folder"))
+    done = cli("doctor")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: /some/folder: {os.strerror(code)}\nhint: ")
+    assert "Traceback" not in done.err
+
+
+def test_another_error_of_the_system_is_a_bug(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, OSError(errno.EBADF, "bad"))
+    assert "this is a bug in edge-latup" in cli("doctor").err
+
+
+def test_a_folder_in_the_place_of_a_record_is_told(cli: Command, tmp_path: Path) -> None:
+    done = cli("gate", tmp_path, "--rule", tmp_path)
+    assert done.code == 2
+    assert f"{tmp_path} cannot be read" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_closed_pipe_is_no_bug(cli: Command, monkeypatch: pytest.MonkeyPatch) -> None:

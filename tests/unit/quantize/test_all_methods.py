@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,21 @@ def test_artifacts_of_the_same_source_and_calibration_are_kept(
     assert kept is not None
     with pytest.raises(InputError, match="was made of another artifact"):
         quantize_all(kept, tmp_path, calibration=None, progress=silent, only=("fp16",))
+    assert tree(tmp_path) == before
+
+
+def test_artifacts_of_another_spec_or_other_crops_are_not_kept(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:
+    """The model file is the same: what its outputs mean, and how many crops were looked at, is not in it."""
+    quantize_all(tiny_fp32, tmp_path, calibration=tiny_calibration, progress=silent, only=("fp16", "int8"))
+    before = tree(tmp_path)
+    spec = tiny_fp32.manifest.spec.model_copy(update={"labels": tuple(reversed(tiny_fp32.manifest.spec.labels))})
+    corrected = replace(tiny_fp32, manifest=tiny_fp32.manifest.model_copy(update={"spec": spec}))
+    assert corrected.digest == tiny_fp32.digest
+    with pytest.raises(InputError, match="had another model spec"):
+        quantize_all(corrected, tmp_path, calibration=None, progress=silent, only=("fp16",))
+    more = Calibration(inputs=(*tiny_calibration.inputs, *tiny_calibration.inputs), cases=tiny_calibration.cases)
+    with pytest.raises(InputError, match=f"was calibrated on {len(tiny_calibration.inputs)} crops, not on {len(more.inputs)}"):
+        quantize_all(tiny_fp32, tmp_path, calibration=more, progress=silent, only=("int8",))
     assert tree(tmp_path) == before
 
 

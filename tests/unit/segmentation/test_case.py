@@ -175,6 +175,20 @@ def test_a_budget_that_is_large_enough_changes_nothing(model: Artifact, files: C
     assert (tmp_path / "kept.nii.gz").read_bytes() == (tmp_path / "free.nii.gz").read_bytes()
 
 
+def test_a_budget_is_held_against_what_was_there_before_the_first_inference(
+    model: Artifact, files: CaseFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a runtime keeps from one case for the next is not counted twice, and a peak that is over does not refuse later cases."""
+    held = {"VmRSS": 100 * MIB, "VmHWM": 120 * MIB}
+    monkeypatch.setattr(memory, "process_bytes", held.__getitem__)
+    with Segmenter(model, spec=spec_of(WINDOWS), memory_budget=1000 * MIB) as segmenter:
+        first = segmenter.segment_files(files, tmp_path / "first.nii.gz")
+        held.update({"VmRSS": 990 * MIB, "VmHWM": 1001 * MIB})
+        second = segmenter.segment_files(files, tmp_path / "second.nii.gz")
+    assert first.forecast == second.forecast
+    assert second.record.settings.gave_way is None
+
+
 @pytest.mark.usefixtures("small_process")
 def test_where_nothing_fits_the_predicted_peaks_are_told_and_nothing_is_written(model: Artifact, files: CaseFiles, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing fits a memory budget of 0.05 GiB") as caught:

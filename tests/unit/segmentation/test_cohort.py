@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from command import Command, Done
 from small_cohort import NAMES, expected_names, image_of, outputs, write_small_cohort
@@ -104,6 +106,24 @@ def test_what_is_not_whole_is_done_again(cli: Command, model: Artifact, cases: P
     done = run(cli, model, cases, out)
     assert statuses(done) == {case: "written" if case == "case-b" else "verified" for case in NAMES}
     assert outputs(out) == before
+
+
+def test_a_label_map_that_somebody_corrected_is_not_replaced_unasked(
+    cli: Command, model: Artifact, cases: Path, out: Path
+) -> None:  # fmt: skip
+    run(cli, model, cases, out)
+    image = nib.load(out / "case-b.nii.gz")
+    corrected = np.asarray(image.dataobj).copy()
+    corrected[0, 0, 0] = 3 - corrected[0, 0, 0]
+    nib.save(nib.Nifti1Image(corrected, image.affine, image.header), out / "case-b.nii.gz")
+    before = tree(out)
+    done = run(cli, model, cases, out)
+    assert (done.code, done.out) == (2, "")
+    assert f"{out / 'case-b.nii.gz'} was changed after it was made" in done.err
+    assert "--overwrite" in done.err.split("hint: ")[1]
+    assert tree(out) == before
+    done = run(cli, model, cases, out, "--overwrite")
+    assert statuses(done) == {case: "written" if case == "case-b" else "verified" for case in NAMES}
 
 
 OTHERS = {

@@ -139,7 +139,7 @@ def test_what_the_gate_refuses_is_told_beside_the_recommendation(tmp_path: Path)
     assert found.use == "openvino-int8"
     (caveat,) = [text for text in found.caveats if "edge-latup gate" in text]
     assert "refuses openvino-int8" in caveat
-    assert "0.03" in caveat
+    assert "1 of 8 labelled phantoms lose more than 0.02 Dice of WT" in caveat
 
 
 def test_a_sound_run_has_no_caveat(tmp_path: Path) -> None:

@@ -207,6 +207,17 @@ def test_a_missing_key_or_bundle_is_bad_input(cli: Command, good: list[Member], 
     assert done.data["key"]["owner"] == "Imaging group"
 
 
+def test_a_verified_copy_is_made_to_install_from(cli: Command, good: list[Member], tmp_path: Path) -> None:
+    bundle, path = place(good, tmp_path / "bundle"), write_key(tmp_path, signing_key().public)
+    done = cli("verify", bundle, "--key", path, "--unpack", tmp_path / "copy")
+    assert done.code == 0
+    assert f"unpacked: {tmp_path / 'copy'}" in done.out
+    assert cli("verify", tmp_path / "copy", "--key", path).code == 0
+    assert cli("verify", bundle, "--key", path, "--unpack", tmp_path / "copy").code == 2, "nothing is overwritten"
+    assert cli("verify", bundle, "--key", write_key(tmp_path, signing_key(2).public), "--unpack", tmp_path / "none").code == 5
+    assert not (tmp_path / "none").exists()
+
+
 def on_a_terminal(*arguments: object, typed: int) -> tuple[int, bytes]:
     """(exit code, what was shown) of a command on a real pseudo-terminal, where an echo would be seen; the secret is typed so often."""
     import pty
@@ -215,7 +226,7 @@ def on_a_terminal(*arguments: object, typed: int) -> tuple[int, bytes]:
     code = "from edge_latup.cli import main; main()"
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [sys.executable, "-c", code, *map(str, arguments)])
+        os.execv(sys.executable, [sys.executable, "-P", "-c", code, *map(str, arguments)])
     shown = b""
     for _ in range(typed):
         asked = b""
@@ -243,8 +254,8 @@ def test_building_a_bundle_asks_for_the_passphrase_of_an_encrypted_key(cli: Comm
     make_keys(tmp_path / "keys", "me", SECRET.encode(), created=CREATED)
     build = ("package", "build", tmp_path / "none", "--target", "x86-64-avx2", "--key", tmp_path / "keys", "--out", tmp_path / "bundle")
     code, shown = on_a_terminal(*build, typed=1)
-    assert code == 3, "the key was opened; what is missing is the artifact"
-    assert b"none" in shown
+    assert code == 2, "the key was opened; what is missing is the artifact"
+    assert b"artifact" in shown
     assert SECRET.encode() not in shown
     done = cli(*build)
     assert done.code == 2

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import sample_run
 from command import Command
-from tiny_models import tiny_spec
+from support import write_case
+from tiny_models import pointwise_artifact, tiny_spec
 
+from edge_latup.bench import network_run
 from edge_latup.bench.case.records import CaseRow, CaseRun
 from edge_latup.bench.document_block import marks
 from edge_latup.bench.gate import judge
@@ -19,6 +21,7 @@ from edge_latup.bench.network_run import fastest_accepted
 from edge_latup.bench.network_table import BLOCK, form_rows, markdown, network_rows
 from edge_latup.bench.store import LoadedRun
 from edge_latup.bench.summary import regions_of
+from edge_latup.cases.layout import find_cases
 from edge_latup.errors import EdgeLatupError, InputError
 from edge_latup.records import write_record
 from edge_latup.spec import ModelSpec, RegionHead
@@ -140,3 +143,11 @@ def test_wrong_arguments_are_told(cli: Command, tmp_path: Path, arguments: tuple
     done = cli("bench-network", *arguments)
     assert done.code == 2
     assert message in done.err
+
+
+def test_the_case_is_segmented_with_the_reference_whatever_it_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    artifact = pointwise_artifact(tmp_path / "mine")
+    monkeypatch.setattr(network_run, "_row", lambda artifact, views, case, out: (artifact.manifest.name, views))
+    (case,) = find_cases(write_case(tmp_path / "case"))
+    rows = list(network_run._cases({"mine": artifact}, "mine", "mine", case, tmp_path, lambda text: None))
+    assert rows == [(artifact.manifest.name, ONE_VIEW)]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import sample_run
 from command import Command
 from tiny_models import pointwise_artifact
+
+from edge_latup.bench import fleet
+from edge_latup.cli.bench import parse_entry
+from edge_latup.targets.remote_host import RemoteHost
+from edge_latup.targets.remote_parts import Probe
 
 
 @pytest.mark.parametrize(
@@ -36,3 +43,37 @@ def test_the_package_that_is_missing_is_named(cli: Command, tmp_path: Path, monk
     artifact = pointwise_artifact(tmp_path / "tiny", (16, 16, 16)).folder
     done = cli("bench", artifact, "--out", tmp_path / "out", "--host", "board")
     assert (done.code, "pip install 'edge-latup[remote]'" in done.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("machine", "modules", "entry", "runtime"),
+    [
+        ("x86_64", ("openvino", "onnxruntime"), "", "openvino"), ("aarch64", ("openvino", "onnxruntime"), "", "onnxruntime"),
+        ("aarch64", ("openvino",), "", "openvino"), ("aarch64", ("openvino", "onnxruntime"), "@openvino", "openvino"),
+    ],
+)  # fmt: skip
+def test_a_host_takes_the_runtime_that_suits_its_processor(
+    tmp_path: Path, machine: str, modules: tuple[str, ...], entry: str, runtime: str
+) -> None:
+    artifact = pointwise_artifact(tmp_path / "pointwise")
+    probe = Probe(
+        python="3.11", executable="python3", machine=machine, cores=4, free_disk=1, free_memory=1, cache="~",
+        modules={name: "1" if name in modules else None for name in ("openvino", "onnxruntime")},
+    )  # fmt: skip
+    session = SimpleNamespace(probe=probe, host=RemoteHost(name="board", address="board"))
+    (found,) = fleet._suited((parse_entry(f"{artifact.folder}{entry}", here=False),), session)  # type: ignore[arg-type]
+    assert found.runtime == runtime
+
+
+def test_a_fleet_keeps_what_succeeded_whatever_happens_on_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(plan: object, host: RemoteHost, out: Path, note: object, **options: object) -> None:
+        if host.name == "bad":
+            raise ValueError("boom")
+        sample_run.write_run(out)
+
+    monkeypatch.setattr(fleet, "run_on_host", run)
+    hosts = [RemoteHost(name=name, address=name) for name in ("good", "bad")]
+    plan = SimpleNamespace(command="edge-latup bench")
+    made = fleet.run_fleet(plan, hosts, tmp_path / "out", lambda text: None)  # type: ignore[arg-type]
+    assert list(made.runs) == ["good"]
+    assert [host.error for host in made.record.hosts] == [None, "ValueError: boom"]

@@ -13,11 +13,11 @@ from scipy import ndimage, special
 from edge_latup.cases.orientation import Grid
 from edge_latup.cases.read import Case
 from edge_latup.errors import InputError
-from edge_latup.segmentation.engine import prepare
+from edge_latup.segmentation.engine import labels_of, prepare
 from edge_latup.segmentation.prepare import nonzero_box, nonzero_mask, normalise_before_crop
 from edge_latup.segmentation.views import TURNS, as_logits, as_probabilities
 from edge_latup.segmentation.windows import importance, window_starts
-from edge_latup.spec import ModelSpec, SlidingWindow
+from edge_latup.spec import ModelSpec, PostProcess, RegionHead, SlidingWindow
 
 
 @pytest.mark.parametrize("size", [(16, 24, 20), (8, 9, 32), (1, 16, 12)])
@@ -83,6 +83,20 @@ def test_averaging_recovered_logits_decides_as_the_logits_do(seed: int, regions:
         np.testing.assert_array_equal(mean.argmax(axis=0)[clear], exact.argmax(axis=0)[clear])
     back = as_probabilities(as_logits(probabilities[0], regions=regions), regions=regions)
     np.testing.assert_allclose(back, probabilities[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_labels_of_a_sessions_output_are_those_of_its_probabilities_whatever_is_averaged(regions: bool) -> None:
+    """A session gives probabilities; "logits" says what overlapping windows average, and one output has nothing to average with."""
+    output = np.random.default_rng(0).random((3, 4, 5, 6), dtype=np.float32)
+    output = output if regions else output / output.sum(axis=0)
+    spec = ModelSpec(name="n", modalities=("t1",), divisor=1, spatial=SlidingWindow(size=(4, 4, 4)))
+    head = RegionHead(order=("WT", "TC", "ET"))
+    changes = {"regions": head} if regions else {"labels": (0, 2, 3), "post_process": PostProcess(threshold=0.4)}
+    spec = spec.model_copy(update=changes)
+    expected = labels_of(spec, output)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(labels_of(spec.model_copy(update={"averaging": "logits"}), output), expected)
 
 
 @pytest.mark.parametrize("view", TURNS)

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep networks networks-control networks-cases networks-train networks-monai networks-nnunet bench-onnxruntime bench-case test lint types rooms slow pages browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
+.PHONY: help install demo sweep networks networks-control networks-cases networks-train networks-monai networks-nnunet bench-onnxruntime bench-case test lint types rooms slow pages commands browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,6 +118,10 @@ rooms: $(VENV)/.dev $(VENV)/.installed  ## Check that imports between rooms go o
 
 slow: $(VENV)/.dev $(VENV)/.installed  ## Run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+commands: $(VENV)/.installed  ## Bring docs/commands.md up to date with the command line
+	cd $(VENV) && bin/python -P -m typer edge_latup.cli utils docs --name edge-latup | sed "s/&#x27;/'/g" >commands.md
+	mv $(VENV)/commands.md docs/commands.md
 
 pages: $(VENV)/.installed  ## Bring the facts in docs/targets up to date with targets/profiles
 	$(BIN)/python -P -m edge_latup.targets.pages docs/targets

@@ -28,7 +28,10 @@ def quantize(
     artifact: Annotated[Path, typer.Argument(help="FP32 ONNX artifact, as `edge-latup export` makes it.")],
     out: OutArtifact,
     method: Annotated[
-        str | None, typer.Option(help="rewrite, dynamic-range, fp16, bf16, int8, dynamic-int8; for TensorRT int8, typed-fp16, typed-fp32.")
+        str | None,
+        typer.Option(
+            help="rewrite, dynamic-range, dynamic-range-bf16, fp16, bf16, int8, dynamic-int8; for TensorRT int8, typed-fp16 or typed-fp32."
+        ),
     ] = None,
     runtime: Annotated[
         str, typer.Option(help="The runtime that will run it; with all, --out is a folder for an artifact for each runtime.")

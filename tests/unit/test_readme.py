@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +83,12 @@ def test_every_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     printed = re.findall(r"^make ([a-z-]+)", TEXT, re.MULTILINE)
     assert [target for target in printed if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+
+
+def test_the_page_of_commands_is_what_the_command_line_says() -> None:
+    """`make commands` writes it."""
+    told = subprocess.run(
+        [sys.executable, "-P", "-m", "typer", "edge_latup.cli", "utils", "docs", "--name", "edge-latup"],
+        capture_output=True, encoding="utf-8", check=True, env={**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == told.stdout.replace("&#x27;", "'")

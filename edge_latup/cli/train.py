@@ -69,6 +69,9 @@ def train(
     dice_smoothing: Annotated[float, typer.Option(help="Voxels added to each Dice ratio; 1000s punish false tumour.")] = 1e-5,
     dropout: Annotated[float | None, typer.Option(min=0, max=0.9, help="Instead of the network's own rate.")] = None,
     stop_after: Annotated[int | None, typer.Option(min=1, help="End at this step, before the schedule does.")] = None,
+    save_every: Annotated[
+        int, typer.Option(min=1, help="Steps after which the state is saved, from which a run that is cut off goes on.")
+    ] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and options, same patches.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to PyTorch.")] = 0,
 ) -> None:
@@ -90,6 +93,7 @@ def train(
         final_learning_rate=final_learning_rate, l2=l2, grafts=grafts, real_share=real_share,
         cross_entropy_weight=cross_entropy_weight, foreground_share=foreground_share, head_share=head_share,
         intensity_variation=intensity_variation, dice_smoothing=dice_smoothing, dropout=dropout, stop_after=stop_after,
+        save_every=save_every,
     )  # fmt: skip
     spec = _spec(network, width, [*(cases or []), *(real_cases or [])])
     sources = Sources(synthetic=cases or [], real=real_cases or [], held_out=held_out or [], start_from=start_from, threads=threads)

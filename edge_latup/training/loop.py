@@ -98,8 +98,8 @@ def _check_patches(spec: ModelSpec, network: AnyNetwork, recipe: TrainingRecipe)
 
 
 def _same_steps(first: TrainingRecipe, second: TrainingRecipe) -> bool:
-    """Whether two recipes take the same steps, as far as both go: where a run ends changes none of those before."""
-    return first.model_copy(update={"stop_after": second.stop_after}) == second
+    """Whether two recipes take the same steps, as far as both go: where a run ends, and how often it is saved, changes none of them."""
+    return first.model_copy(update={"stop_after": second.stop_after, "save_every": second.save_every}) == second
 
 
 def start(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> Run:

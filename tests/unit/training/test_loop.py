@@ -126,7 +126,7 @@ def test_another_seed_gives_another_run(unbroken: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_may_go_on_to_another_end_but_not_back(unbroken: Path, tmp_path: Path) -> None:
-    short = RECIPE.model_copy(update={"stop_after": 2})
+    short = RECIPE.model_copy(update={"stop_after": 2, "save_every": 1})
     train(start(SPEC, short, tmp_path), cases(), lambda step, loss: None)
     network = train(start(SPEC, RECIPE, tmp_path), cases(), lambda step, loss: None)
     assert torch.equal(network.output.weight, load_file(unbroken / STATE_NAME)["average/output.weight"])

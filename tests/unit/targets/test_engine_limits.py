@@ -73,7 +73,7 @@ def target(**changes: Any) -> TargetFacts:
         ({"quantized": False}, {}, "int8", "no-qdq", "without Q/DQ.*strongly typed", "quantize ARTIFACT --method int8"),
         ({"quantized": False}, {"tensorrt": "11.4"}, "int8", "no-qdq", "TensorRT 11 has no calibrators", "--calibration"),
         ({"opset": 20}, {"tensorrt": "8.5"}, "int8", "opset", "opset 20, and the parser of TensorRT 8.5 reads up to 17", "opset 17"),
-        ({}, {"tensorrt": "8.2"}, "int8", "opset", "reads up to 13", "exported at opset 13"),
+        ({}, {"tensorrt": "8.2"}, "int8", "opset", "reads up to 13", "exports opset 17 and newer"),
         ({"operators": frozenset({"LayerNormalization"})}, {"tensorrt": "8.5"}, "int8", "operators", "no importer for Lay", "spelled out"),
         ({"foreign": frozenset({"com.microsoft::Gelu"})}, {}, "int8", "operators", "com.microsoft::Gelu", "spelled out"),
         ({}, {"tensorrt": "8.5"}, "int8", "old-tensorrt", "with TensorRT 10.3 or newer", "trtexec"),

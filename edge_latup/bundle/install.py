@@ -33,8 +33,8 @@ MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 LARGEST: Final = {MANIFEST: 4 << 20, SIGNATURE: 1 << 10}
 VERIFY_FIRST: Final = "do not install it; copy the bundle again, and report it if that does not help"
 KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "QEMU_CPU")
-"""The last names the processor that qemu emulates. Its own choice has SVE, for which it leaves the upper halves of x86 vector registers in
-use; Intel processors then wait at every emulated float operation (measured: 200 ns instead of 13)."""
+"""The last names the processor that qemu emulates; its own choice has SVE, which makes emulated floating point several times slower
+(docs/aarch64.md)."""
 START: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.cli.installed import main; sys.exit(main(sys.argv[1:]))"
 """Run with -I -S: nothing of the system's or the user's packages, and no variable of the environment, is seen."""
 APP, PROGRAM = "app", "edge-latup"

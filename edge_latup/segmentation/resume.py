@@ -45,24 +45,16 @@ def intact(label_map: Path) -> SegmentationRecord | None:
         return None
 
 
-def altered(label_map: Path) -> bool:
-    """Whether somebody changed a finished label map: it differs from what its sidecar describes, and is whole all the same.
-
-    A file that is cut short or damaged is none of that.
-    """
+def _refuse_corrected(label_map: Path) -> None:
+    """Refuse to replace a label map that is whole, but not what its sidecar describes; one that is damaged is made again."""
     try:
         read_record(SegmentationRecord, sidecar_of(label_map))
         with gzip.open(label_map) as content:
             while content.read(READ):
                 pass
     except (SpecError, OSError, EOFError, zlib.error):
-        return False
-    return intact(label_map) is None
-
-
-def _refuse_altered(label_map: Path, *, overwrite: bool) -> None:
-    if not overwrite and altered(label_map):
-        raise InputError(f"{label_map} was changed after it was made, by hand or by another tool", REMEDY)
+        return
+    raise InputError(f"{label_map} was changed after it was made, by hand or by another tool", REMEDY)
 
 
 def other_making(record: SegmentationRecord, segmenter: Segmenter) -> str:
@@ -95,8 +87,8 @@ def kept(segmenter: Segmenter, files: CaseFiles, label_map: Path, *, overwrite: 
             `overwrite` is not set.
     """
     record = intact(label_map)
-    if record is None:
-        _refuse_altered(label_map, overwrite=overwrite)
+    if record is None and not overwrite:
+        _refuse_corrected(label_map)
     # A modality that is missing is refused when the case is read, with a message of its own.
     if record is None or not set(segmenter.spec.modalities) <= files.images.keys():
         return None
@@ -120,7 +112,7 @@ def refuse_others(segmenter: Segmenter, cases: Iterable[CaseFiles], folder: Path
         label_map = label_map_of(folder, files.name)
         record = intact(label_map)
         if record is None:
-            _refuse_altered(label_map, overwrite=False)
+            _refuse_corrected(label_map)
         elif other := other_making(record, segmenter):
             raise InputError(f"{label_map} is finished, but was made with {other}", REMEDY)
 

@@ -102,8 +102,10 @@ $(VENV)/nnunet/.made:
 predict-check: $(VENV)/.installed  ## Hold predictions against measurements of this machine; rewrites the table of docs/prediction.md
 	$(BIN)/edge-latup predict --check edge-latup-demo/prediction --docs docs/prediction.md
 
+# Two test files at a time: much of what a test does is to start a command, which keeps one core busy. WORKERS=0 runs them one by one.
+WORKERS ?= 2
 test: lint types rooms  ## Lint, check types and imports, run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev  ## Lint, and check the formatting
 	$(BIN)/ruff check .

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import json
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edge_latup.artifact import Artifact, open_artifact
 from edge_latup.bundle.canonical import from_canonical
-from edge_latup.bundle.documents import INSTALL_SH, change_record, model_card, readme, write_installers
+from edge_latup.bundle.documents import INSTALL_SH, Before, change_record, model_card, readme, write_installers
 from edge_latup.bundle.fit import notes_for, refuse_tensorrt, runtime_on, warnings_for
+from edge_latup.bundle.gate_file import GateFile, read_gate
 from edge_latup.bundle.golden import FOLDER, Expectation, Limits, computed, tolerance_of, write_golden, write_golden_case
 from edge_latup.bundle.install import APP
 from edge_latup.bundle.keys import SigningKey
@@ -52,7 +53,7 @@ class Plan:
 
     artifacts: folders, best first; the others are fallbacks. name, version: of the bundle. target: a profile's name.
     platform, pythons: what the wheelhouse serves. limits: promised for the best artifact. created: in UTC. expires: last day.
-    previous: folder of the bundle that this one replaces. gate: what `edge-latup gate --json` printed. reason: of the change.
+    previous: folder of the bundle that this one replaces. gate: what `edge-latup --json gate` printed. reason: of the change.
     """
 
     artifacts: tuple[Path, ...]
@@ -81,21 +82,22 @@ def build_bundle(
 
     Raises:
         InputError: `out` exists, an artifact cannot run here or in no runtime that the clinic installs, one for TensorRT has no fallback,
-            or wheels are missing.
+            wheels are missing, `previous` is no bundle, or `gate` is not what the gate printed of one of the artifacts.
         ArtifactError: an artifact is damaged.
     """
     if out.exists():
         raise InputError(f"{out} exists", "choose another --out")
     opened = tuple(open_artifact(path) for path in plan.artifacts)
     _check(plan, opened)
-    for told in warnings_for(opened, plan.platform):
+    before, gate = _before(plan.previous), read_gate(plan.gate, opened)
+    for told in (*warnings_for(opened, plan.platform), *gate.warnings(opened)):
         warn(told)
     if plan.standalone:
         check_standalone(plan.platform)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        manifest = _fill(plan, opened, key, part, progress)
+        manifest = _fill(plan, opened, (before, gate), key, part, progress)
         part.chmod(0o755)
         part.rename(out)
     finally:
@@ -117,7 +119,10 @@ def _check(plan: Plan, opened: Sequence[Artifact]) -> None:
     refuse_tensorrt(opened, plan.platform, plan.target, standalone=plan.standalone)
 
 
-def _fill(plan: Plan, opened: Sequence[Artifact], key: SigningKey, part: Path, progress: Progress) -> BundleManifest:
+def _fill(
+    plan: Plan, opened: Sequence[Artifact], history: tuple[Before | None, GateFile], key: SigningKey, part: Path, progress: Progress
+) -> BundleManifest:
+    before, gate = history
     bundled = [_copy(artifact, part) for artifact in opened]
     progress("computing what the golden case must give")
     _golden(plan, [open_artifact(part / one.folder) for one in bundled], bundled, part)
@@ -127,18 +132,20 @@ def _fill(plan: Plan, opened: Sequence[Artifact], key: SigningKey, part: Path, p
         write_licences(part / "licences", (path for _, path in wheels.values()))
         write_sbom(part / SBOM, plan.name, plan.version, plan.created, wheels, opened)
     write_installers(part, INSTALL_APP if plan.standalone else INSTALL_SH)
-    write_text(model_card(opened), part / "MODEL-CARD.md")
+    write_text(model_card(opened, gate), part / "MODEL-CARD.md")
     label, spec = f"{plan.name} {plan.version}", opened[0].manifest.spec
     text = readme(
         label, plan.target, plan.created, key.public.key_id, plan.platform, () if plan.standalone else plan.pythons, spec.modalities,
         notes_for(opened, plan.platform),
     )  # fmt: skip
     write_text(text, part / "README.md")
-    previous = _changes(plan, bundled, part)
+    hashes = {file.path: file.sha256 for file in files_in(part, role_of)}
+    write_record(change_record(before, plan.reason, bundled, hashes, gate.printed), part / "CHANGES.json")
     progress("listing and signing")
     manifest = BundleManifest(
         name=plan.name, version=plan.version, created=plan.created, expires=plan.expires, key_id=key.public.key_id, target=plan.target,
-        pythons=() if plan.standalone else plan.pythons, artifacts=tuple(bundled), previous=previous, files=files_in(part, role_of),
+        pythons=() if plan.standalone else plan.pythons, artifacts=tuple(bundled),
+        previous=before.digest if before else None, files=files_in(part, role_of),
     )  # fmt: skip
     sign_bundle(part, manifest, key)
     return manifest
@@ -213,32 +220,14 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _changes(plan: Plan, bundled: Sequence[BundledArtifact], part: Path) -> str | None:
-    """Write CHANGES.json; SHA-256 of the earlier bundle's manifest."""
-    if plan.previous is None:
+def _before(folder: Path | None) -> Before | None:
+    if folder is None:
         return None
-    import hashlib
-
-    path = plan.previous / MANIFEST_NAME
+    path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise InputError(f"{plan.previous} is not the folder of a bundle", "give the unpacked bundle that this one replaces")
+        raise InputError(f"{folder} is not the folder of a bundle", "give the unpacked bundle that this one replaces")
     content = path.read_bytes()
-    before, digest = from_canonical(BundleManifest, content, MANIFEST_NAME), hashlib.sha256(content).hexdigest()
-    hashes = {file.path: file.sha256 for file in files_in(part, role_of)}
-    write_record(change_record(before, digest, plan.reason, bundled, hashes, _gate(plan.gate)), part / "CHANGES.json")
-    return digest
-
-
-def _gate(path: Path | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        decision = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is not what `edge-latup gate --json` prints: {error}", "edge-latup --json gate RUN > gate.json"
-        ) from error
-    return decision if isinstance(decision, dict) else {"decision": decision}
+    return Before(manifest=from_canonical(BundleManifest, content, MANIFEST_NAME), digest=hashlib.sha256(content).hexdigest())
 
 
 def size_by_role(files: Sequence[BundleFile]) -> dict[str, int]:

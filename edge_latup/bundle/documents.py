@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from edge_latup.artifact import Artifact
+from edge_latup.bundle.gate_file import GateFile
 from edge_latup.bundle.manifest import BundledArtifact, BundleManifest
 from edge_latup.records import Record, write_text
+from edge_latup.spec import ModelSpec
 
 INSTALL_SH: Final = """#!/bin/sh
 # Installs this bundle for the current user. Example: ./install.sh --key /media/key/public-key.json
@@ -36,10 +39,10 @@ Write-Error 'No Python 3.10 or newer was found. Install one, or name it in $env:
 exit 2
 """
 
-README: Final = """# {label}
+README: Final = r"""# {label}
 
 Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {created} by the holder of key {key_id}.
-**Not a medical device**: what it may be used for is stated in MODEL-CARD.md, not here.
+**Not a medical device.** What the model is, what it was made of and what is known of its accuracy stands in MODEL-CARD.md.
 
 ## For IT
 
@@ -49,18 +52,21 @@ Brain-tumour segmentation for one workstation, offline. Target: {target}. Made {
 - What it touches: the folder it is installed into (`--root`, default `~/edge-latup`) and nothing else. It opens no network connection.
 - Verify before anything else, with an edge-latup or an `install.py` that did not come with this bundle:
   `edge-latup verify BUNDLE --key public-key.json`. The key must reach you by another way than the bundle.
-- Install: `./install.sh --key public-key.json` (Windows: `install.ps1`). It verifies, copies, installs the wheels offline, runs the golden
-  case on this machine, and only then switches to the new version. Interrupted at any point, run it again.
+- Install, in this folder: `./install.sh --key FOLDER/public-key.json` (Windows: `.\install.ps1 --key FOLDER\public-key.json`), with the
+  key in another folder: a file added here is refused. It verifies, copies, installs the wheels offline, runs the golden case on this
+  machine, and only then switches to the new version. Interrupted at any point, run it again.
 - A bundle made before the one in use is refused unless you add `--allow-older`.
 - Go back: `./install.sh --rollback`. Remove: delete the folder.
 {notes}
 ## For the operator
 
-- `segment CASE --out LABELS.nii.gz` segments one exam: a folder with {modalities} as NIfTI.
+- `segment CASE --out LABELS.nii.gz` segments one exam: a folder with {modalities} as NIfTI, one file each, on one grid and prepared as
+  the model's training cases were (BraTS: co-registered and skull-stripped). DICOM is not read.
   `segment CASES --out FOLDER` does a folder of exams.
 - Beside each label map a JSON file says which model made it of which files, and the tumour's volumes in mL.
 - A self-test runs once a day and when the machine changes. If it fails, nothing is segmented: call whoever made this bundle.
 """
+LABEL_NAMES: Final = {1: "necrotic core", 2: "oedema", 3: "enhancing tumour"}
 ENGINE: Final = (
     "- For TensorRT: its engine is built on the machine where this is installed, and was never seen by whoever made the bundle. What the"
     " golden case must give is reference numerics, computed by ONNX Runtime on a CPU, node by node, in float with Q/DQ rounding."
@@ -77,33 +83,38 @@ class FileChange(Record):
     """SHA-256; None where it is gone."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """The bundle that a new one replaces, and SHA-256 of its manifest.json."""
+
+    manifest: BundleManifest
+    digest: str
+
+
 class ChangeRecord(Record):
-    """CHANGES.json: what is different from the bundle this one replaces."""
+    """CHANGES.json: why this bundle was made, what the gate said, and what differs from the bundle it replaces, if it replaces one."""
 
     schema_version: int = 1
-    before: str
-    """Name, version and SHA-256 of manifest.json of the earlier bundle."""
+    before: str | None
+    """Name, version and SHA-256 of manifest.json of the earlier bundle; None where none was named."""
     reason: str
     artifacts_before: tuple[BundledArtifact, ...]
     artifacts_after: tuple[BundledArtifact, ...]
     gate: dict[str, Any] | None = None
-    """The gate's decision on the new model, as `edge-latup gate --json` printed it; None where none was given."""
+    """The gate's decisions, as `edge-latup --json gate` printed them; None where none were given."""
     files: tuple[FileChange, ...]
+    """Empty where no earlier bundle was named."""
 
 
 def change_record(
-    before: BundleManifest,
-    digest: str,
-    reason: str,
-    artifacts: Sequence[BundledArtifact],
-    hashes: dict[str, str],
-    gate: dict[str, Any] | None,
+    before: Before | None, reason: str, artifacts: Sequence[BundledArtifact], hashes: dict[str, str], gate: dict[str, Any] | None
 ) -> ChangeRecord:
     """Compare with an earlier bundle; `hashes` are those of the new files by path."""
-    old = {file.path: file.sha256 for file in before.files}
+    old = {file.path: file.sha256 for file in before.manifest.files} if before else hashes
     changed = [path for path in sorted({*old, *hashes}) if old.get(path) != hashes.get(path)]
     return ChangeRecord(
-        before=f"{before.label} {digest}", reason=reason, artifacts_before=before.artifacts, artifacts_after=tuple(artifacts), gate=gate,
+        before=f"{before.manifest.label} {before.digest}" if before else None, reason=reason,
+        artifacts_before=before.manifest.artifacts if before else (), artifacts_after=tuple(artifacts), gate=gate,
         files=tuple(FileChange(path=path, before=old.get(path), after=hashes.get(path)) for path in changed),
     )  # fmt: skip
 
@@ -124,21 +135,27 @@ def write_installers(folder: Path, shell: str = INSTALL_SH) -> None:
         file.write(INSTALL_PS1)
 
 
-def model_card(artifacts: Sequence[Artifact]) -> str:
-    """MODEL-CARD.md from the artifacts' own manifests."""
+def model_card(artifacts: Sequence[Artifact], gate: GateFile) -> str:
+    """MODEL-CARD.md from the artifacts' own manifests and what the gate said of them."""
     spec = artifacts[0].manifest.spec
     lines = [
         f"# {spec.name}", "", f"- Input: {', '.join(spec.modalities)}, one exam at a time; policy {spec.spatial.kind}.",
-        "- Output: label map with necrotic core, oedema and enhancing tumour, on the exam's own grid.",
-        f"- Licence: {spec.licence or 'not stated'}.",
-        "- Nothing here is a clinical claim. Accuracy on your patients is not known until you measure it.", "",
+        f"- Output: label map on the exam's own grid: {_output(spec)}.", f"- Licence: {spec.licence or 'not stated'}.",
+        "- Intended use: none is stated, and none is proven. Accuracy on your patients is not known until you measure it.", "",
     ]  # fmt: skip
     for artifact in artifacts:
-        lines += _artifact_card(artifact)
+        lines += _artifact_card(artifact, gate.of(artifact))
     return "\n".join(lines) + "\n"
 
 
-def _artifact_card(artifact: Artifact) -> list[str]:
+def _output(spec: ModelSpec) -> str:
+    """What a label map of this spec can hold."""
+    if spec.regions is not None:
+        return f"the regions {', '.join(spec.regions.order)}"
+    return ", ".join(LABEL_NAMES[label] for label in spec.labels if label) or "nothing"
+
+
+def _artifact_card(artifact: Artifact, gate: str | None) -> list[str]:
     manifest = artifact.manifest
     lines = [
         f"## {artifact.folder.name}",
@@ -149,6 +166,7 @@ def _artifact_card(artifact: Artifact) -> list[str]:
         f"{step.operation} {', '.join(f'{name}={value}' for name, value in step.parameters.items())}".strip() for step in manifest.recipe
     ]
     lines += [f"- Made by: {'; '.join(steps) or 'not recorded'}."]
+    lines += [f"- Against FP32: {gate}."] if gate else []
     lines += [ENGINE] if "tensorrt" in manifest.runtimes else []
     lines += [
         f"- Parity with {parity.reference} ({parity.candidate}): largest difference {parity.max_abs:.2g}, same class in "

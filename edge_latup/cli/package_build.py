@@ -31,7 +31,9 @@ def build(
     max_memory: Annotated[str | None, typer.Option(help="Promised, such as 1GiB: the self-test fails if its process takes more.")] = None,
     expires: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day on which it verifies.")] = None,
     previous: Annotated[Path | None, typer.Option(help="Folder of the bundle that this one replaces, for the change record.")] = None,
-    gate: Annotated[Path | None, typer.Option(help="What `edge-latup --json gate RUN` printed, for the change record.")] = None,
+    gate: Annotated[
+        Path | None, typer.Option(help="What `edge-latup --json gate RUN` printed, for the change record and the model card.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why the bundle is changed, for the change record.")] = "not stated",
     wheels: Annotated[Path | None, typer.Option(help="Folder that keeps downloaded wheels for the next bundle.")] = None,
     standalone: Annotated[
@@ -73,7 +75,8 @@ def build(
     for told in warnings:
         output.warning(told)
     output.line(f"verify: edge-latup verify {archives[0]} --key {key / PUBLIC_NAME}")
-    output.line(f"install: {out / 'install.sh'} --key {PUBLIC_NAME}")
+    installing = ".\\install.ps1 --key FOLDER\\" if chosen.startswith("windows") else "./install.sh --key FOLDER/"
+    output.line(f"install there, in the bundle's folder, with the key from another one: {installing}{PUBLIC_NAME}")
     result = {"bundle": str(out), "archives": [str(path) for path in archives], "files": len(manifest.files), "bytes": manifest.size}
     output.result({**result, "warnings": warnings})
 

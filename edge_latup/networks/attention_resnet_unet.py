@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from edge_latup.networks.base import SegmentationNetwork
+from edge_latup.networks.base import SegmentationNetwork, join
 
 DILATIONS: Final = (1, 2, 4)
 
@@ -64,7 +64,7 @@ class MultiScale(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        merged = torch.cat([self.activation(branch(x)) for branch in self.branches], dim=1)
+        merged = join([self.activation(branch(x)) for branch in self.branches])
         y: Tensor = self.activation(self.fuse(merged))
         return y
 
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
         self.multi_scale = MultiScale(2 * out_channels, branch, out_channels, activation)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        y: Tensor = self.multi_scale(torch.cat([self.attention(skip), self.up(x)], dim=1))
+        y: Tensor = self.multi_scale(join([self.attention(skip), self.up(x)]))
         return y
 
 

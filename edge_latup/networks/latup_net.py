@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (PyTorch's own customary name)
 
-from edge_latup.networks.base import SegmentationNetwork
+from edge_latup.networks.base import SegmentationNetwork, join
 
 LEAKY_SLOPE: Final = 0.1
 NORM_EPSILON: Final = 1e-3
@@ -86,7 +86,7 @@ class ParallelConvolutions(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (pooled branches with 3*width channels at half size, the full-size embedding for the skip)."""
         embedding = self.embedding(x)
-        return torch.cat([self.pool(branch(embedding)) for branch in self.branches], dim=1), embedding
+        return join([self.pool(branch(embedding)) for branch in self.branches]), embedding
 
 
 class Encoder(nn.Module):
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, skip: Tensor, upsample: str) -> Tensor:
         options = {} if upsample == "nearest" else {"align_corners": False}
         up = F.interpolate(x, scale_factor=2.0, mode=upsample, **options)
-        merged = torch.cat([self.norm(self.up_conv(up)), skip], dim=1)
+        merged = join([self.norm(self.up_conv(up)), skip])
         y: Tensor = self.conv2(self.dropout(self.attention(self.conv1(merged))))
         return y
 

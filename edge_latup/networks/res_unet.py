@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from edge_latup.networks.base import SegmentationNetwork
+from edge_latup.networks.base import SegmentationNetwork, join
 
 NORM_EPSILON: Final = 1e-3
 NORM_MOMENTUM: Final = 0.01
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         up = F.interpolate(x, scale_factor=2.0, mode="nearest") if self.up is None else self.up(x)
         kept = skip if self.gate is None else self.gate(skip, up)
-        y: Tensor = self.block(torch.cat([up, kept], dim=1))
+        y: Tensor = self.block(join([up, kept]))
         return y
 
 

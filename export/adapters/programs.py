@@ -1,7 +1,8 @@
 """PyTorch programs, `.pt2` and TorchScript: looked through before anything is loaded, because loading either can run more than a network.
 
 PyTorch's own `torch.export.load` unpickles what an archive asks it to (weights, constants and sample inputs), parses shape expressions
-as Python and looks operators up by any name below `torch`; a TorchScript file holds code, which may write files.
+as Python, writes the names of tensors and arguments into a function that it compiles, and looks operators up by any name below `torch`; its
+module then runs the guards that the archive states, which are Python too. A TorchScript file holds code, which may write files.
 """
 
 from __future__ import annotations
@@ -28,6 +29,21 @@ OPERATORS: Final = re.compile(
 )
 EXPRESSION: Final = re.compile(r"[A-Za-z0-9_ +*/-]*")
 """Sums and products of names and numbers: nothing that can call or index."""
+TEXT: Final = re.compile(r"[\w.:+,>* /-]*")
+"""Names, devices, modes, einsum equations. Names become parts of a generated function, where none of this can call, assign or quote."""
+GUARD: Final = re.compile(r"(?:[\w\[\]'. <>=!*+%-]|\.size\(\))*")
+"""What is asked of an input's sizes. Guards are not run; one that could do something else is a sign of what the archive is for."""
+UNUSED: Final = ("metadata",)
+"""Where the network came from, such as lines of its source: kept as text by PyTorch."""
+TREES: Final = ("in_spec", "out_spec", "context")
+"""JSON inside of a text."""
+CONTAINERS: Final = ("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
+"""What arguments and outputs may be packed in; for others PyTorch imports the module that the archive names."""
+MEMBERS: Final = re.compile(
+    r"models/\w+\.json|data/(weights|constants)/(\w+_config\.json|\w+)|data/sample_inputs/\w+\.pt|extra/.*"
+    r"|archive_format|archive_version|version|byteorder|\.data/(version|serialization_id)"
+)
+"""What PyTorch writes, in small letters. What lies below `models/` is read as a model whatever its ending."""
 FILES: Final = ("from_file", "save", "getattr", "setattr", "__setstate__", "__getstate__", "import_ir_module")
 """What TorchScript code must not name: operators that touch files, and code that runs while loading."""
 PLAIN: Final = ("__torch__", "torch._utils", "torch.jit._pickle", "torch", "collections")
@@ -72,7 +88,7 @@ def load_program(path: Path) -> Any:
     for name, content in _members(path):
         _check_member(path, name, content)
     try:
-        return torch.export.load(path).module()
+        return torch.export.load(path).module(check_guards=False)
     except Exception as error:  # whatever the deserialiser raises
         raise ArtifactError(f"{path} cannot be loaded: {_first(error)}", "save it again with this release of PyTorch") from error
 
@@ -82,6 +98,8 @@ def _check_member(path: Path, name: str, content: bytes) -> None:
         _check_samples(path, content)
     elif name.endswith((".pt", ".pkl", ".so", ".o", ".cubin")) or "aotinductor" in name or "custom_obj" in name or "opaque" in name:
         raise _refuse(path, f"{name} holds pickled objects or compiled code")
+    elif not MEMBERS.fullmatch(name):
+        raise _refuse(path, f"it has a member {name}, which PyTorch does not write")
     elif name.endswith(".json"):
         try:
             _check_json(path, name, json.loads(content))
@@ -103,19 +121,35 @@ def _check_samples(path: Path, content: bytes) -> None:
 
 
 def _check_json(path: Path, name: str, value: Any) -> None:
+    if isinstance(value, str) and not TEXT.fullmatch(value):
+        raise _refuse(path, f"{name} holds {value[:60]!r}, where a name belongs")
     if isinstance(value, list):
         for inner in value:
             _check_json(path, name, inner)
     if not isinstance(value, Mapping):
         return
     for key, inner in value.items():
+        _check_json(path, name, key)
         if key == "use_pickle" and inner:
             raise _refuse(path, f"{name} asks for pickled tensors")
-        if key == "target" and isinstance(inner, str) and "inputs" in value and not OPERATORS.fullmatch(inner):
-            raise _refuse(path, f"it calls {inner}, which is no operator of PyTorch's own")
-        if key == "expr_str" and isinstance(inner, str) and not EXPRESSION.fullmatch(inner):
-            raise _refuse(path, f"a size is {inner!r}, which would be run")
-        _check_json(path, name, inner)
+        if not _checked(path, key, inner, value):
+            _check_json(path, name, json.loads(inner) if key in TREES and isinstance(inner, str) else inner)
+
+
+def _checked(path: Path, key: str, inner: Any, around: Mapping[str, Any]) -> bool:
+    """Whether a value has a rule of its own, which it then keeps."""
+    if key == "target" and isinstance(inner, str) and "inputs" in around and not OPERATORS.fullmatch(inner):
+        raise _refuse(path, f"it calls {inner}, which is no operator of PyTorch's own")
+    if key == "type" and isinstance(inner, str) and "children_spec" in around and inner not in CONTAINERS:
+        raise _refuse(path, f"its arguments or outputs are packed in {inner}")
+    if key == "expr_str" and isinstance(inner, str) and not EXPRESSION.fullmatch(inner):
+        raise _refuse(path, f"a size is {inner!r}, which would be run")
+    if key == "guards_code":
+        for guard in inner if isinstance(inner, list) else [inner]:
+            if not isinstance(guard, str) or not GUARD.fullmatch(guard) or "__" in guard:
+                raise _refuse(path, f"a guard is {guard!r}, which is more than a condition on sizes")
+        return True
+    return key in UNUSED
 
 
 def load_script(path: Path) -> Any:

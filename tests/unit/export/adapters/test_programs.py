@@ -118,7 +118,12 @@ def test_an_exported_program_that_runs_code_is_refused(cli: Command, tmp_path: P
         told["extra"] = {"expr_str": shell}
         return json.dumps(told).encode()
 
+    def packed(name: str, content: bytes) -> bytes:
+        """Outputs in a type whose module PyTorch imports to make them."""
+        return content.replace(rb"\"builtins.dict\"", rb"\"collections.defaultdict\"") if name.startswith("models/") else content
+
     changes: dict[str, Callable[[str, bytes], bytes]] = {
+        "packed": packed,
         "samples": lambda name, content: saved(exploits.Exploit(marker)) if "sample_inputs" in name else content,
         "bare": lambda name, content: armed if "sample_inputs" in name else content,
         "weights": pickled_weight,
@@ -136,6 +141,45 @@ def test_an_exported_program_that_runs_code_is_refused(cli: Command, tmp_path: P
         assert (done.code, "is refused" in done.err) == (2, True), (key, done.err)
         assert not marker.exists(), key
     assert cli("import", model, "--spec", tmp_path / "spec.toml", "--out", tmp_path / "a").code == 0
+
+
+def with_guard(model: Path, out: Path, shell: str) -> Path:
+    armed = f'"guards_code": ["{shell} or True"]'.encode()
+    return rewritten(model, out, lambda _, content: content.replace(b'"guards_code": []', armed))
+
+
+def under_another_ending(model: Path, out: Path, shell: str) -> Path:
+    """The same guard; the model is called model.jsox."""
+    armed = with_guard(model, out.with_suffix(".tmp"), shell)
+    with zipfile.ZipFile(armed) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            target.writestr(name.replace("models/model.json", "models/model.jsox"), source.read(name))
+    return out
+
+
+@pytest.mark.parametrize("change", [with_guard, under_another_ending])
+def test_an_exported_program_that_brings_python_is_refused(
+    cli: Command, tmp_path: Path, change: Callable[[Path, Path, str], Path]
+) -> None:  # fmt: skip
+    marker = tmp_path / "marker"
+    bad = change(exported(tmp_path / "m.pt2"), tmp_path / "bad.pt2", f"__import__('pathlib').Path('{marker}').touch()")
+    torch.export.load(bad).module()(torch.zeros(1, 4, 20, 16, 12))
+    assert marker.exists(), "PyTorch runs it"
+    marker.unlink()
+    (tmp_path / "spec.toml").write_text(SPEC.format(output="segmentation"))
+    for arguments in (["--describe"], ["--spec", tmp_path / "spec.toml", "--out", tmp_path / "a"]):
+        done = cli("import", bad, *arguments)
+        assert (done.code, "is refused" in done.err) == (2, True), done.err
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["x): f() #", "x=f()", "x\nf()", "[f()]", "x;y", "'x'"])
+def test_a_name_that_is_no_name_is_refused(cli: Command, tmp_path: Path, name: str) -> None:
+    """PyTorch writes names into the text of a function."""
+    written = json.dumps(name).encode()
+    bad = rewritten(exported(tmp_path / "m.pt2"), tmp_path / "bad.pt2", lambda _, content: content.replace(b'"x"', written))
+    done = cli("import", bad, "--describe")
+    assert (done.code, "where a name belongs" in done.err) == (2, True), done.err
 
 
 def test_torchscript_that_touches_files_is_refused(cli: Command, tmp_path: Path) -> None:

@@ -145,11 +145,10 @@ def _prove(draft: Artifact, proofs: Sequence[Proof], original: str) -> Manifest:
 def _parities(draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float], proofs: Sequence[Proof], original: str) -> list[Parity]:
     names, regions = (original, f"{runtime} fp32"), draft.manifest.spec.regions is not None
     with open_session(draft, runtime) as session:
-        found = [prove(expected, session.infer(batch), names, tolerance, regions=regions) for batch, expected in proofs]
-    return [
-        parity.model_copy(update={"input": RANDOM_INPUT, "input_shape": tuple(batch.shape)})
-        for parity, (batch, _) in zip(found, proofs, strict=True)
-    ]
+        found = [
+            prove(expected, session.infer(batch), names, tolerance, input_shape=batch.shape, regions=regions) for batch, expected in proofs
+        ]
+    return [parity.model_copy(update={"input": RANDOM_INPUT}) for parity in found]
 
 
 def _manifest(name: str, spec: ForeignSpec, chain: Sequence[Foreign], outputs: Sequence[str], told: Mapping[str, Any]) -> Manifest:

@@ -180,7 +180,8 @@ def export_onnx(
         parity, regions = [], sized.regions is not None
         for runtime, tolerance in PROVEN_IN.items():
             with open_session(draft, runtime) as session:
-                parity.append(prove(expected, session.infer(batch), ("pytorch fp32", f"{runtime} fp32"), tolerance, regions=regions))
+                found, names = session.infer(batch), ("pytorch fp32", f"{runtime} fp32")
+                parity.append(prove(expected, found, names, tolerance, input_shape=batch.shape, regions=regions))
         return draft.manifest.model_copy(update={"parity": tuple(parity)})
 
     return write_artifact(out, manifest, write_model, examine=prove_parity, overwrite=overwrite)

@@ -14,7 +14,16 @@ from edge_latup.cases.layout import find_cases
 from edge_latup.cases.read import Case, read_case
 from edge_latup.errors import CaseError
 from edge_latup.manifest import SeenCase
-from edge_latup.segmentation.prepare import CropBox, centre_box, normalise_after_crop, onto_network_grid, whole_volumes
+from edge_latup.segmentation.prepare import (
+    CropBox,
+    centre_box,
+    check_spacing,
+    framed,
+    normalise_after_crop,
+    onto_network_grid,
+    turned,
+    whole_volumes,
+)
 from edge_latup.spec import ModelSpec, Size
 
 Image = NDArray[np.float32]
@@ -28,21 +37,40 @@ class Calibration:
     cases: tuple[SeenCase, ...]
 
 
-def _foreground_box(case: Case, spec: ModelSpec, shape: Size, size: Size, rng: np.random.Generator) -> CropBox:
-    """A crop that holds a random tumour voxel (a random head voxel where there is no tumour), kept inside the volume."""
-    label, image = case.label, case.images[spec.modalities[0]]
-    mask = label > 0 if label is not None and label.any() else image > image.min()
-    voxels = np.argwhere(onto_network_grid(mask, case, spec))
+def _foreground(case: Case, spec: ModelSpec, frame: CropBox | None) -> NDArray[np.bool_]:
+    """Tumour on the network's grid, in the part of the volume that the policy sees; the head where no tumour is."""
+    image = case.images[spec.modalities[0]]
+    for mask in (case.label > 0 if case.label is not None else np.zeros(image.shape, dtype=bool), image > image.min()):
+        seen = onto_network_grid(mask, case, spec)
+        seen = seen if frame is None else frame.view(seen)
+        if seen.any():
+            break
+    return seen
+
+
+def _foreground_box(mask: NDArray[np.bool_], size: Size, rng: np.random.Generator) -> CropBox:
+    """A crop that holds a random voxel of the mask, kept inside the volume."""
+    x, y, z = mask.shape
+    voxels = np.argwhere(mask)
     centre = voxels[int(rng.integers(len(voxels)))]
-    starts = [int(np.clip(c - s // 2, min(0, n - s), max(0, n - s))) for c, s, n in zip(centre, size, shape, strict=True)]
-    return CropBox(start=(starts[0], starts[1], starts[2]), size=size, shape=shape)
+    starts = [int(np.clip(c - s // 2, min(0, n - s), max(0, n - s))) for c, s, n in zip(centre, size, mask.shape, strict=True)]
+    return CropBox(start=(starts[0], starts[1], starts[2]), size=size, shape=(x, y, z))
 
 
 def crops_of(case: Case, spec: ModelSpec, size: Size, count: int, rng: np.random.Generator) -> list[Image]:
-    """`count` normalised crops: first the deployed one (the centre), then foreground-aware ones. Each float32 (1, C, *size)."""
-    volume = np.stack(whole_volumes(case, spec))
-    shape = (int(volume.shape[1]), int(volume.shape[2]), int(volume.shape[3]))
-    boxes = [centre_box(shape, size), *(_foreground_box(case, spec, shape, size, rng) for _ in range(count - 1))]
+    """`count` normalised crops of the volume as it is prepared for segmentation, each float32 (1, C, *size).
+
+    The first is the centre, which the policy centre-crop deploys; the others are foreground-aware.
+
+    Raises:
+        InputError: its voxels have another size than the spec says.
+    """
+    check_spacing(case, spec)
+    raw, frame = framed(turned(case, spec), spec)
+    volume = np.stack(whole_volumes(case, spec, raw))
+    mask = _foreground(case, spec, frame)
+    x, y, z = mask.shape
+    boxes = [centre_box((x, y, z), size), *(_foreground_box(mask, size, rng) for _ in range(count - 1))]
     return [normalise_after_crop(box.cut(volume).astype(np.float32), spec.normalisation)[None] for box in boxes]
 
 
@@ -51,6 +79,7 @@ def make_calibration(folders: Sequence[Path], spec: ModelSpec, *, crops_per_case
 
     Raises:
         CaseError: no case, or one that cannot be read.
+        InputError: one whose voxels have another size than the spec says.
     """
     rng = np.random.default_rng(seed)
     inputs: list[Image] = []

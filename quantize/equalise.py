@@ -12,6 +12,7 @@ here the factors run through skip connections, whose two branches must share one
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -83,19 +84,31 @@ class _Graph:
         return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
 
 
+def _readers(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each name is read, by nodes, by graphs inside of them and as an output."""
+    found = Counter(name for node in graph.node for name in node.input)
+    found.update(output.name for output in graph.output)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        for inner in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
+            found.update(_readers(inner))
+    return found
+
+
 def _unshare(graph: onnx.GraphProto) -> None:
-    """Give every node that has weights its own: exporters store equal ones, such as the ones and zeros of fresh norms, once."""
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    taken: set[str] = set()
+    """Give every node that has weights its own: exporters store equal ones, such as the ones and zeros of fresh norms, once.
+
+    What else reads a shared one, such as a layer norm, must go on reading what it read.
+    """
+    stored, readers = {tensor.name: tensor for tensor in graph.initializer}, _readers(graph)
     for node in graph.node:
         for index, name in enumerate(node.input):
             if node.op_type not in WEIGHTED or index == 0 or name not in stored:
                 continue
-            if name in taken:
+            if readers[name] > 1:
                 again = graph.initializer.add()
                 again.CopyFrom(stored[name])
-                again.name = node.input[index] = f"{name}.{node.output[0]}"
-            taken.add(name)
+                again.name = node.input[index] = f"{name}.{node.output[0]}.{index}"
+                readers[name] -= 1
 
 
 def _plan(graph: _Graph) -> _Plan:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.quantize.onnx_graph import CONVOLUTIONS, GraphIndex, attribute, channels_of, name_of, stored
-from edge_latup.quantize.weights import OUTPUT_AXIS, quantize_per_channel
+from edge_latup.quantize.weights import OUTPUT_AXIS, quantize_per_channel, quantize_per_tensor
 
 if TYPE_CHECKING:
     import onnx
@@ -200,11 +200,11 @@ def _quantize_weight(graph: onnx.GraphProto, index: GraphIndex, layer: onnx.Node
         raise ArtifactError(f"weight {name} holds NaN or infinity", "look at the checkpoint")
     per_tensor = layer.op_type == "ConvTranspose" and transposed == "tensor"
     axis = OUTPUT_AXIS[layer.op_type]
-    small, scales = quantize_per_channel(values[None], 0) if per_tensor else quantize_per_channel(values, axis)
+    small, scales = quantize_per_tensor(values) if per_tensor else quantize_per_channel(values, axis)
     key = f"{name}.{'tensor' if per_tensor else f'axis{axis}'}"
     layer.input[1] = f"{key}.dequantized"
     constants = {
-        f"{key}.int8": small[0] if per_tensor else small, f"{key}.scale": scales[0] if per_tensor else scales,
+        f"{key}.int8": small, f"{key}.scale": scales,
         f"{key}.zero_point": np.zeros(() if per_tensor else scales.shape, np.int8),
     }  # fmt: skip
     if not any(tensor.name in constants for tensor in graph.initializer):

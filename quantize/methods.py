@@ -14,7 +14,7 @@ from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import ESTIMATORS, MEAN_MIN_MAX, slug
 from edge_latup.quantize.pace import Tell, silent
 from edge_latup.quantize.prepared import Prepared, prepare
-from edge_latup.quantize.recipes import METHODS, Method, Options, Recipe
+from edge_latup.quantize.recipes import METHODS, PORTABLE, Method, Options, Recipe
 from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import installed
@@ -79,6 +79,18 @@ def check_source(artifact: Artifact) -> None:
         )
 
 
+def excluded(artifact: Artifact) -> set[RuntimeName]:
+    """Runtimes that its import found to compute something else. What is made of it computes that there too."""
+    return set(PORTABLE) - set(artifact.manifest.runtimes)
+
+
+def _check_runtime(artifact: Artifact, runtime: RuntimeName) -> None:
+    if runtime in excluded(artifact):
+        raise InputError(
+            f"{artifact.folder} is not for {runtime}, which does not compute what it says", f"add --runtime {artifact.manifest.runtimes[0]}"
+        )
+
+
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
     prepared: Prepared | None = None, keep_float: Sequence[str] = (), float_precision: Precision | None = None,
@@ -103,15 +115,17 @@ def quantize(
         tell: gets a line now and then where inputs are looked at.
 
     Raises:
-        InputError: unknown method, wrong runtime, calibration missing or needless, or a module that the graph does not have.
+        InputError: unknown method, a runtime that it or the source is not for, calibration missing or needless, or a module that the graph
+            does not have.
         ArtifactError: the source is not an FP32 ONNX artifact, or the result does not load or gives NaN. Nothing is left behind.
         MissingDependencyError: a package is missing.
     """
     chosen, recipe = choose(method, runtime)
     check_source(artifact)
+    _check_runtime(artifact, runtime)
     check_calibration(method, given=calibration is not None)
     check_estimator(method, estimator)
-    options = recipe.options | _mixed(recipe, keep_float, float_precision) | _operators(recipe, operators)
+    options = options_of(recipe, keep_float, float_precision, operators)
     if recipe.rewrites:
         options |= plan_rewrite(artifact, runtime, rewriting or Rewriting())
     elif rewriting is not None:
@@ -143,7 +157,7 @@ def quantize(
 def _manifest(source: Artifact, name: str, method: Method, recipe: Recipe, runtime: RuntimeName, step: Step) -> Manifest:
     return source.manifest.model_copy(
         update={
-            "name": name, "format": recipe.format, "runtimes": _asked_first(recipe.runtimes, runtime), "storage": method.storage,
+            "name": name, "format": recipe.format, "runtimes": _runtimes(source, recipe, runtime), "storage": method.storage,
             "precision": method.precision, "recipe": (*source.manifest.recipe, step), "files": (), "audit": None,
         }
     )  # fmt: skip
@@ -162,6 +176,15 @@ def _looked_at(artifact: Artifact, prepared: Prepared | None) -> Options:
     return {
         "calibration_inputs": len(prepared.inputs), "ranges": prepared.estimator, "equalised_channels": prepared.equalised_channels,
     }  # fmt: skip
+
+
+def options_of(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision | None, operators: str | None) -> Options:
+    """What the recipe is given, as an artifact's last step tells it.
+
+    Raises:
+        InputError: the recipe has no such option or not that value of it.
+    """
+    return recipe.options | _mixed(recipe, keep_float, float_precision) | _operators(recipe, operators)
 
 
 def _mixed(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision | None) -> Options:
@@ -199,9 +222,9 @@ def _operators(recipe: Recipe, operators: str | None) -> Options:
     return {"operators": operators}
 
 
-def _asked_first(runtimes: tuple[RuntimeName, ...], asked: RuntimeName) -> tuple[RuntimeName, ...]:
-    """The runtime that was asked for becomes the artifact's default."""
-    return (asked, *(runtime for runtime in runtimes if runtime != asked))
+def _runtimes(source: Artifact, recipe: Recipe, asked: RuntimeName) -> tuple[RuntimeName, ...]:
+    """The runtime that was asked for becomes the artifact's default; one that the source is not for is none of its result's."""
+    return (asked, *(runtime for runtime in recipe.runtimes if runtime != asked and runtime not in excluded(source)))
 
 
 def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float] | None) -> Manifest:
@@ -220,7 +243,7 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, toleran
         found, audit = session.infer(batch), audit_summary(session)
     names, regions = (f"{runtime} fp32", f"{runtime} {draft.manifest.name}"), draft.manifest.spec.regions is not None
     if tolerance is not None:
-        parity = prove(expected, found, names, tolerance, regions=regions)
+        parity = prove(expected, found, names, tolerance, input_shape=batch.shape, regions=regions)
     else:
         figures = compare(expected, found, regions=regions)
         parity = Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=tuple(batch.shape), **figures)

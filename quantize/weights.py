@@ -33,12 +33,8 @@ class Weight:
     axis: int
 
 
-def quantize_per_channel(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8 along `axis`: (values int8 of the same shape, scales float32 (channels,)), zero point 0.
-
-    Each channel's range is the one of `CLIPS` with the least squared error; see `round_keeping_sums` for the rest.
-    """
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+def _scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row, from the range among `CLIPS` that has the least squared error."""
     largest = np.abs(rows).max(axis=1)
     best, scales = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.float32)
     for clip in CLIPS:
@@ -48,8 +44,23 @@ def quantize_per_channel(weight: NDArray[np.float32], axis: int) -> tuple[NDArra
         error = ((rounded - rows) ** 2).sum(axis=1)
         scales = np.where(error < best, trial[:, 0], scales)
         best = np.minimum(error, best)
+    return scales
+
+
+def quantize_per_channel(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 along `axis`: (values int8 of the same shape, scales float32 (channels,)), zero point 0.
+
+    Each channel's range is the one of `CLIPS` with the least squared error; see `round_keeping_sums` for the rest.
+    """
+    scales = _scales(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1))
     shape = [-1 if a == axis % weight.ndim else 1 for a in range(weight.ndim)]
     return round_keeping_sums(weight / scales.reshape(shape)), scales
+
+
+def quantize_per_tensor(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """The same with one scale, float32 (), for all channels."""
+    scale = _scales(weight.reshape(1, -1))[0]
+    return round_keeping_sums(weight / scale), np.asarray(scale)
 
 
 def round_keeping_sums(exact: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -31,7 +31,8 @@ def import_model(
     from edge_latup.export.foreign import UNCHECKED
 
     if describe:
-        _describe(models, given=spec is not None or out is not None)
+        others = {"--spec": spec is not None, "--out": out is not None, "--dynamic": dynamic, "--checkpoint": checkpoint is not None}
+        _describe(models, [option for option, given in (others | {"--overwrite": overwrite}).items() if given])
         return
     if out is None:
         if spec is not None:
@@ -57,10 +58,11 @@ def _tell(artifact: Artifact) -> None:
             output.warning(f"not made for {runtime}: {reason}")
 
 
-def _describe(models: list[Path], *, given: bool) -> None:
+def _describe(models: list[Path], given: list[str]) -> None:
     from edge_latup.export.adapters.road import describe_any
 
     if len(models) != 1 or given:
-        raise InputError("--describe looks at one model and takes no --spec and no --out", f"edge-latup import {models[0]} --describe")
+        told = f" and takes no {', '.join(given)}" if given else ""
+        raise InputError(f"--describe looks at one model{told}", f"edge-latup import {models[0]} --describe")
     value, text = describe_any(models[0])
     output.result(value, text.rstrip("\n"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge_latup.quantize.every_runtime import Outcome
 
 ALL: Final = "all"
+OPENVINO: Final = "openvino"
 COLUMNS: Final = ("runtime", "artifact", "MB", "of FP32", "same class", "relative L2", "rules", "compared in")
 
 
@@ -35,7 +36,7 @@ def quantize(
     ] = None,
     runtime: Annotated[
         str, typer.Option(help="The runtime that will run it; with all, --out is a folder for an artifact for each runtime.")
-    ] = "openvino",
+    ] = OPENVINO,
     calibration: Annotated[list[Path] | None, typer.Option(help="Cases for int8, never evaluated on; may be repeated.")] = None,
     crops_per_case: Annotated[int, typer.Option(min=1, help="Calibration crops of a case: the deployed one, then ones with tumour.")] = 1,
     keep_float: Annotated[list[str] | None, typer.Option(help="Module that int8 leaves in float, like decoder1; may be repeated.")] = None,
@@ -61,6 +62,8 @@ def quantize(
     if every:
         others = {"--method": bool(method), "--keep-float": bool(keep_float), "--float-precision": bool(float_precision)}
         others |= {"--ranges": bool(ranges), "--compare-ranges": compare_ranges, "--operators": bool(operators)}
+        others |= {"--runtime": runtime != OPENVINO, "--rewrite": bool(rewrite), "--passes": bool(passes)}
+        others |= {"--no-measure": not measure, "--trust-batch-norm": trust_batch_norm}
         quantize_every(artifact, out, calibration or [], crops_per_case, others | {"--overwrite": overwrite})
         return
     if method is None:

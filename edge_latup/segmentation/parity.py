@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -84,9 +85,11 @@ def check(figures: dict[str, float], tolerance: dict[str, float]) -> list[str]:
 
 def prove(
     reference: NDArray[np.float32], candidate: NDArray[np.float32], names: tuple[str, str], tolerance: dict[str, float],
-    *, regions: bool = False,
+    *, input_shape: Sequence[int], regions: bool = False,
 ) -> Parity:  # fmt: skip
     """Compare two outputs and apply `tolerance`; `names` are those of the reference and the candidate, `regions` as in `compare`.
+
+    `input_shape` is that of what both were given.
 
     Raises:
         ArtifactError: a bound is broken; the message has the figures.
@@ -97,5 +100,5 @@ def prove(
             f"{names[1]} does not compute what {names[0]} computes: {', '.join(broken)}",
             "nothing was written; report this network",
         )
-    shape = tuple(int(size) for size in reference.shape)
+    shape = tuple(int(size) for size in input_shape)
     return Parity(reference=names[0], candidate=names[1], input=INPUT, input_shape=shape, tolerance=tolerance, **figures)

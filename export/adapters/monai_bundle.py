@@ -17,6 +17,8 @@ NETWORKS: Final = (
     "SwinUNETR", "UNETR", "UNet", "VNet",
 )  # fmt: skip
 """Segmentation networks of monai.networks.nets that neither download weights nor take functions."""
+SEVERAL: Final = ("BasicUNetPlusPlus", "SegResNetDS2")
+"""Those that give a list or a tuple also when they predict."""
 MODULES: Final = ("", "monai.networks.nets")
 KEYS: Final = ("network_def", "network")
 KEEP: Final = "checkpoint['model'] if 'model' in checkpoint else checkpoint"
@@ -86,14 +88,17 @@ def import_bundle(path: Path, out: Path, *, spec: Path | None = None, overwrite:
         MissingDependencyError: MONAI is not installed.
     """
     from edge_latup.export.adapters.monai_spec import bundle_spec
+    from edge_latup.export.adapters.outputs import Chosen
     from edge_latup.export.adapters.spec_text import choose
     from edge_latup.export.adapters.traced import import_module
 
     refuse_existing(out, overwrite)
     bundle = read_bundle(path)
-    network_of(bundle)
+    name, _ = network_of(bundle)
     told = choose(spec, lambda: bundle_spec(bundle))
     network, weights = rebuild(bundle)
+    if name in SEVERAL:
+        network = Chosen.of(network, told)
     origin = {
         "source": "monai", "bundle": path.name, "version": str(bundle.metadata.get("version", "")), "weights": f"models/{weights.name}",
         "sha256": sha256_of(weights), "made_with": versions_of("torch", "monai"),

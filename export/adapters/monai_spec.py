@@ -71,7 +71,16 @@ def _steps(bundle: Bundle, key: str) -> list[Mapping[str, Any]]:
         listed = plain(bundle, listed, key)
     if not isinstance(listed, list):
         raise bundle.refuse(f"{key} is no list of transforms", OWN_SPEC)
-    return [step for step in listed if isinstance(step, Mapping) and step.get("_disabled_") is not True]
+    steps = [plain(bundle, step, f"{key}::{index}") if isinstance(step, str) else step for index, step in enumerate(listed)]
+    if other := [step for step in steps if not isinstance(step, Mapping)]:
+        raise bundle.refuse(f"{key} holds {other[0]!r}, which is no transform", OWN_SPEC)
+    return [step for step in steps if not _disabled(step)]
+
+
+def _disabled(step: Mapping[str, Any]) -> bool:
+    """As MONAI reads it."""
+    told = step.get("_disabled_", False)
+    return told.strip().lower() == "true" if isinstance(told, str) else bool(told)
 
 
 def _preprocessing(bundle: Bundle) -> Changes:

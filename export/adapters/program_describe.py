@@ -36,6 +36,9 @@ def describe_program(path: Path, *, script: bool) -> tuple[dict[str, Any], str]:
     except Exception as error:  # whatever the network's own code raises
         hint = "write a spec by hand (docs/foreign-models.md) with a size that it takes"
         raise ArtifactError(f"{path} does not run on {shape}", hint) from error
+    if not (images := [name for name, value in outputs.items() if value.ndim == len(shape)]):
+        told = "; ".join(f"{name} {tuple(value.shape)}" for name, value in outputs.items()) or "no tensor"
+        raise ArtifactError(f"{path} takes {shape} and gives {told}, which is no label map", "export the network itself, with its decoder")
     facts = {
         "source": "torchscript" if script else "exported-program",
         "file": str(path),
@@ -43,11 +46,15 @@ def describe_program(path: Path, *, script: bool) -> tuple[dict[str, Any], str]:
         "tried": list(shape),
         "outputs": {name: list(value.shape) for name, value in outputs.items()},
     }
-    likeliest = max(outputs, key=lambda name: (outputs[name].ndim == len(shape), outputs[name][0].numel()))
+    likeliest = max(images, key=lambda name: outputs[name][0].numel())
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / f"{path.stem}.onnx"
         chosen = Chosen(network, likeliest, [])
-        (write_by_trace if script else write_by_export)(chosen, np.zeros(shape, dtype=np.float32), graph)
+        try:
+            (write_by_trace if script else write_by_export)(chosen, np.zeros(shape, dtype=np.float32), graph)
+        except Exception as error:  # the exporters raise whatever the network's code does
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ArtifactError(f"{path} cannot be traced at {shape}: {reason}", "export it to ONNX, and describe that") from error
         text = skeleton(read_foreign(graph))
     return {**facts, "skeleton": text}, as_comments(facts) + "\n" + text
 

@@ -64,6 +64,15 @@ def test_wrong_arguments_are_refused_and_nothing_is_written(
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "option", [["--runtime", "onnxruntime"], ["--rewrite", "auto"], ["--passes", "no-ops"], ["--no-measure"], ["--trust-batch-norm"]]
+)
+def test_all_refuses_what_it_would_not_heed(cli: Command, tiny_fp32: Artifact, tmp_path: Path, option: list[str]) -> None:
+    done = cli("quantize", tiny_fp32.folder, "--all", *option, "--out", tmp_path / "made")
+    assert (done.code, tree(tmp_path)) == (2, {})
+    assert f"--all does not take {option[0]}" in done.err
+
+
 def test_no_such_artifact(cli: Command, tmp_path: Path) -> None:
     done = cli("quantize", tmp_path / "nothing", "--method", "fp16", "--out", tmp_path / "made")
     assert done.code == 2

@@ -80,7 +80,7 @@ def test_parity_is_recorded_with_its_bounds_for_both_runtimes(kind: str, request
     assert [entry.tolerance for entry in parity] == [EXPORT_TOLERANCE, RUNTIME_TOLERANCE]
     for entry in parity:
         assert entry.reference == "pytorch fp32"
-        assert entry.input_shape == (1, 4, SIDE, SIDE, SIDE)
+        assert entry.input_shape == (1, 3, SIDE, SIDE, SIDE)
         assert 0 < entry.max_abs <= entry.tolerance["max_abs"]
         assert 0 < entry.relative_l2 <= entry.tolerance["relative_l2"]
         assert entry.argmax_agreement >= entry.tolerance["argmax_agreement"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import tree
@@ -13,7 +14,7 @@ from edge_latup.errors import InputError
 from edge_latup.quantize import all_methods
 from edge_latup.quantize.all_methods import quantize_all, tasks
 from edge_latup.quantize.calibration import Calibration
-from edge_latup.quantize.methods import METHODS
+from edge_latup.quantize.methods import METHODS, quantize
 
 QUICK = ("dynamic-range", "fp16")
 
@@ -89,6 +90,57 @@ def test_artifacts_of_another_spec_or_other_crops_are_not_kept(tiny_fp32: Artifa
     with pytest.raises(InputError, match=f"was calibrated on {len(tiny_calibration.inputs)} crops, not on {len(more.inputs)}"):
         quantize_all(tiny_fp32, tmp_path, calibration=more, progress=silent, only=("int8",))
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "told"),
+    [
+        ("dynamic-range", {"method": "fp16"}, "made with method fp16, .*not dynamic-range"),
+        ("int8", {"method": "int8", "runtime": "onnxruntime"}, "made for onnxruntime, not for openvino"),
+        ("int8", {"method": "int8", "keep_float": ("decoder1",)}, r"made with keep_float \['decoder1'\], not None"),
+        ("int8", {"method": "int8", "estimator": "kl"}, "made with ranges kl, not mean"),
+        ("int8", {"method": "int8", "float_precision": "bf16"}, "made with float_precision bf16, not fp32"),
+    ],
+)
+def test_an_artifact_that_was_made_in_another_way_is_not_kept(
+    tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path, name: str, made: dict[str, Any], told: str
+) -> None:  # fmt: skip
+    calibration = tiny_calibration if made["method"] == "int8" else None
+    quantize(tiny_fp32, out=tmp_path / name, calibration=calibration, **made)
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=told):
+        quantize_all(tiny_fp32, tmp_path, calibration=tiny_calibration, progress=silent, only=(name,))
+    assert tree(tmp_path) == before
+
+
+def test_an_artifact_of_other_versions_is_not_kept(tiny_fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantize_all(tiny_fp32, tmp_path, calibration=None, progress=silent, only=("fp16",))
+    monkeypatch.setattr(all_methods, "versions_of", lambda *names: dict.fromkeys(names, "99"))
+    with pytest.raises(InputError, match=r"was made with python .*, edge-latup .*, onnx .*, not edge-latup 99, onnx 99"):
+        quantize_all(tiny_fp32, tmp_path, calibration=None, progress=silent, only=("fp16",))
+
+
+def test_a_runtime_that_the_import_found_wrong_does_not_come_back(tiny_fp32: Artifact, tmp_path: Path) -> None:
+    right = replace(tiny_fp32, manifest=tiny_fp32.manifest.model_copy(update={"runtimes": ("onnxruntime",)}))
+    made = {one.task.name: one for one in quantize_all(right, tmp_path, calibration=None, progress=silent, only=("fp16", "bf16"))}
+    assert made["fp16"].artifact is not None
+    assert made["fp16"].artifact.manifest.runtimes == ("onnxruntime",)
+    assert "is not for openvino" in made["bf16"].skipped
+    with pytest.raises(InputError, match="is not for openvino") as caught:
+        quantize(right, "fp16", tmp_path / "other", runtime="openvino")
+    assert caught.value.hint == "add --runtime onnxruntime"
+
+
+def test_one_that_fails_does_not_end_the_others(tiny_fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(source: Artifact, method: str, out: Path, **options: Any) -> Artifact:
+        if method == "fp16":
+            raise InputError("a tensor is NaN", "look at the cases")
+        return quantize(source, method, out, **options)
+
+    monkeypatch.setattr(all_methods, "quantize", failing)
+    made = {one.task.name: one for one in quantize_all(tiny_fp32, tmp_path, calibration=None, progress=silent, only=("fp16", "bf16"))}
+    assert made["fp16"].skipped == "a tensor is NaN (look at the cases)"
+    assert made["bf16"].artifact is not None
 
 
 def test_an_unknown_name_is_refused_before_anything_is_made(tiny_fp32: Artifact, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from edge_latup.cases.identity import case_digest
 from edge_latup.cases.layout import find_cases
 from edge_latup.cases.orientation import Grid
 from edge_latup.cases.read import Case, read_case
-from edge_latup.errors import CaseError
+from edge_latup.errors import CaseError, InputError
 from edge_latup.quantize.calibration import crops_of, make_calibration
+from edge_latup.segmentation.engine import prepare
 from edge_latup.segmentation.prepare import crop_input
-from edge_latup.spec import CentreCrop
+from edge_latup.spec import CentreCrop, SlidingWindow
 
 SPEC = tiny_spec(spatial=CentreCrop(size=(8, 8, 8)))
 LPS, RAS = np.diag([-1.0, -1, 1, 1]), np.diag([1.0, 1, 1, 1])
@@ -87,6 +88,33 @@ def test_several_folders_are_read_in_their_order(calibration_cases: Path, tmp_pa
     write_case(tmp_path / "case")
     made = make_calibration([tmp_path, calibration_cases], SPEC)
     assert [seen.name for seen in made.cases] == ["case", *(files.name for files in find_cases(calibration_cases))]
+
+
+def test_crops_are_normalised_over_what_segmenting_sees() -> None:
+    """Of a policy whose windows stay inside the voxels that are not zero, air does not move mean and deviation."""
+    rng = np.random.default_rng(3)
+    image = np.zeros((20, 18, 16), np.float32)
+    image[4:14, 5:15, 3:13] = rng.normal(100, 20, (10, 10, 10))
+    images = dict.fromkeys(SPEC.modalities, image)
+    label = np.zeros(image.shape, np.uint8)
+    label[5:7, 6:8, 4:6] = 1
+    case = Case(name="case", images=images, label=label, grid=Grid(shape=image.shape, affine=LPS), convention="brats-2023")
+    policy = SlidingWindow(size=(8, 8, 8), inside="nonzero")
+    spec = tiny_spec(spatial=policy, normalisation="z_score_volume")
+    seen = np.stack(prepare(case, spec).channels)
+    mean, deviation = seen.mean(), seen.std()
+    assert abs(mean) < 1e-5
+    assert deviation == pytest.approx(1, abs=1e-3)
+    for crop in crops_of(case, spec, (8, 8, 8), 3, np.random.default_rng(0)):
+        inside = crop[0, 0][crop[0, 0] != 0]
+        assert {round(float(value), 3) for value in inside} <= {round(float(value), 3) for value in seen.ravel()}
+
+
+def test_a_case_of_another_voxel_size_is_refused() -> None:
+    thick = np.diag([-1.0, -1, 3, 1])
+    case = case_with(np.ones((8, 8, 8), bool), None, thick)
+    with pytest.raises(InputError, match="has voxels of 1 x 1 x 3 mm"):
+        crops_of(case, tiny_spec(spatial=CentreCrop(size=(8, 8, 8)), spacing=(1, 1, 1)), (8, 8, 8), 1, np.random.default_rng(0))
 
 
 def test_no_case_is_an_error(tmp_path: Path) -> None:

@@ -161,3 +161,30 @@ def test_what_factors_cannot_pass_keeps_its_channels(between: str) -> None:
     assert made not in factors
     if between == "norm":
         assert factors, "a norm's scale and bias can make factors, though they do not let them through"
+
+
+def test_a_constant_that_something_else_reads_too_stays_what_it_was() -> None:
+    """Exporters store the ones of a norm once for all that need ones."""
+    rng = np.random.default_rng(4)
+    weights = {
+        "first": rng.normal(size=(4, 3, 3, 3, 3)) * np.array([1, 100, 1, 0.01]).reshape(4, 1, 1, 1, 1), "ones": np.ones(4),
+        "zeros": np.zeros(4), "second": rng.normal(size=(4, 4, 1, 1, 1)) * np.array([1, 1, 300, 1]).reshape(1, 4, 1, 1, 1),
+    }  # fmt: skip
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18]> g (float[1,3,16,16,16] image) => (float[1,4] means) {
+            a = Conv <pads = [1,1,1,1,1,1]> (image, first)
+            b = InstanceNormalization (a, ones, zeros)
+            c = Relu (b)
+            y = Conv (c, second)
+            axes = Constant <value_ints = [2, 3, 4]> ()
+            m = ReduceMean <keepdims = 0> (y, axes)
+            means = Mul (m, ones)
+        }"""
+    )
+    model.graph.initializer.extend(numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items())
+    peaks = peaks_of(model) | {"b": np.array([1, 64, 1, 1], np.float32), "c": np.array([1, 64, 1, 1], np.float32)}
+    equal = onnx.ModelProto()
+    equal.CopyFrom(model)
+    equalise(equal, {name: peak for name, peak in peaks.items() if name in tensors_to_watch(model)})
+    assert not np.array_equal(seen(equal, ["b"])["b"], seen(model, ["b"])["b"]), "the norm's scale carries factors"
+    np.testing.assert_array_equal(outputs_of(equal, IMAGE)[0], outputs_of(model, IMAGE)[0])

@@ -16,7 +16,15 @@ from tiny_models import graph_of
 
 from edge_latup.errors import ArtifactError
 from edge_latup.quantize import weights
-from edge_latup.quantize.weights import CLIPS, SMALLEST, find_weights, quantize_per_channel, rewrite_weights, round_keeping_sums
+from edge_latup.quantize.weights import (
+    CLIPS,
+    SMALLEST,
+    find_weights,
+    quantize_per_channel,
+    quantize_per_tensor,
+    rewrite_weights,
+    round_keeping_sums,
+)
 from edge_latup.runtimes.openvino import openvino_core
 
 tensors = arrays(np.float32, st.tuples(*[st.integers(1, 4)] * 3), elements=st.floats(-1e6, 1e6, width=32))
@@ -229,3 +237,15 @@ def test_the_rewritten_graph_keeps_its_inputs_outputs_and_names(tmp_path: Path) 
     assert list(after.node[-1].input) == ["x", "w"], "the float tensor is restored under its old name"
     (zero_point_less,) = [node for node in after.node if node.op_type == "DequantizeLinear"]
     assert len(zero_point_less.input) == 2, "no zero point: it is 0"
+
+
+def test_one_scale_for_all_channels_keeps_each_kernels_sum() -> None:
+    weight = np.random.default_rng(8).normal(size=(16, 16, 3, 3, 3)).astype(np.float32)
+    values, scale = quantize_per_tensor(weight)
+    assert (values.shape, scale.shape, values.dtype, scale.dtype) == (weight.shape, (), np.int8, np.float32)
+    exact = np.clip(weight / scale, -127, 127)
+    moved = np.abs((values - exact).sum(axis=(2, 3, 4)))
+    inside = np.abs(weight / scale).max(axis=(2, 3, 4)) < 127
+    assert inside.mean() > 0.9
+    assert moved[inside].max() <= 0.5 + 1e-3
+    np.testing.assert_array_less(np.abs(values - exact)[inside], 1 + 1e-6)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command import Command
+from monai.bundle import ConfigParser
 from monai_bundle import SEGRESNET, config, reference, write_bundle
 from support import AFFINE, tree, write_nifti
 
@@ -63,7 +64,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     place: Any = whole
     for step in steps:
         place = place[int(step) if step.isdigit() else step]
-    place[last] = value
+    place[int(last) if last.isdigit() else last] = value
     return {steps[0] if steps else last: whole[steps[0] if steps else last]}
 
 
@@ -81,6 +82,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("network_def::no_such_argument", 3, "cannot be built"),
         ("preprocessing::transforms::2::_target_", "ScaleIntensityRanged", "ScaleIntensityRanged"),
         ("preprocessing::transforms::2::channel_wise", False, "NormalizeIntensityd"),
+        ("preprocessing::transforms::2", "@inferer", "SlidingWindowInferer"),
+        ("preprocessing::transforms::2", "$import_os", "an expression"),
+        ("preprocessing::transforms::2", "@device", "an expression"),
+        ("preprocessing::transforms::2", 3, "no transform"),
         ("inferer::_target_", "SimpleInferer", "SimpleInferer"),
         ("inferer::padding_mode", "reflect", "reflect"),
         ("postprocessing::transforms::1::_target_", "KeepLargestConnectedComponentd", "KeepLargestConnectedComponentd"),
@@ -94,6 +99,32 @@ def test_what_is_not_understood_is_refused(cli: Command, tmp_path: Path, path: s
     assert done.code == 2, done.err
     assert told in done.err
     assert tree(tmp_path) == before
+
+
+def test_a_transform_may_be_named_or_switched_off(cli: Command, tmp_path: Path) -> None:
+    """By reference, as bundles share them between training and inference; and as MONAI reads `_disabled_`, also as a text."""
+    step = config(softmax=False)["preprocessing"]["transforms"][2]
+    named = changed("preprocessing::transforms::2", "@normalize") | {"normalize": step}
+    unused = {"_target_": "GaussianSmoothd", "keys": "image", "_disabled_": "True"}
+    switched = changed("preprocessing::transforms::1", unused)
+    told = []
+    for name, changes in (("plain", {}), ("named", named), ("switched", switched)):
+        done = cli("import", write_bundle(tmp_path / name, **changes), "--describe")
+        assert done.code == 0, done.err
+        told.append([line for line in done.out.splitlines() if not line.startswith("#")])
+    assert 'normalisation = "z_score_nonzero"' in told[0]
+    assert told[0] == told[1] == told[2]
+
+
+def test_a_network_that_gives_a_list_is_taken(cli: Command, tmp_path: Path) -> None:
+    """BasicUNet++ gives a list of one also when it predicts."""
+    told = {"_target_": "BasicUNetPlusPlus", "spatial_dims": 3, "in_channels": 4, "out_channels": 3, "features": [4, 4, 4, 4, 4, 4]}
+    bundle = write_bundle(tmp_path, network_def=told, inferer=config(softmax=False)["inferer"] | {"roi_size": [32, 32, 32]})
+    network = ConfigParser({"network": told}).get_parsed_content("network")
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+    done = cli("import", bundle, "--out", tmp_path / "artifact")
+    assert done.code == 0, done.err
+    assert open_artifact(tmp_path / "artifact").manifest.parity[0].argmax_agreement > 0.999
 
 
 def test_weights_that_run_code_are_refused(cli: Command, tmp_path: Path) -> None:

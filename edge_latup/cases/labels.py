@@ -26,13 +26,19 @@ FROM_CANONICAL: Final[dict[Convention, tuple[int, int, int, int]]] = {
     "msd": (0, 2, 1, 3),
 }
 
+CAVITY: Final = (
+    "4 is the resection cavity of BraTS 2024, which is not supported: remove the file to treat the case as unlabelled; where 4 is enhancing"
+    " tumour, name the files as BraTS 2021 does (_flair, _t1ce, _t1, _t2, _seg)"
+)
+
 
 def convention_of(values: set[int], named: Convention) -> Convention:
     """The convention a label file is written in: what its naming says, corrected by the values it holds.
 
     A 3 is enhancing tumour in later years, but non-enhancing core in a file named as BRATS 2013 names them, with a 4 in it or without.
+    A 4 is enhancing tumour, but in files named as since 2023 it may be the resection cavity of BraTS 2024: `to_canonical` refuses it there.
     """
-    if named in ("msd", "brats-2013"):
+    if named in ("msd", "brats-2013") or (named == "brats-2023" and 4 in values):
         return named
     if 4 in values:
         return "brats-2013" if 3 in values else "brats-2021"
@@ -57,9 +63,10 @@ def to_canonical(label: NDArray[np.generic], convention: Convention, source: str
     known = TO_CANONICAL[convention]
     unknown = [value for value in distinct_values(label) if value not in known]
     if unknown:
+        hint = "give a label map with whole BraTS or MSD values, or remove the file to treat the case as unlabelled"
         raise CaseError(
             f"{source} holds label values {unknown[:8]}, which {convention} does not have (it has {sorted(known)})",
-            "give a label map with whole BraTS or MSD values, or remove the file to treat the case as unlabelled",
+            CAVITY if convention == "brats-2023" and unknown == [4] else hint,
         )
     canonical = np.zeros(label.shape, dtype=np.uint8)
     for value, meaning in known.items():

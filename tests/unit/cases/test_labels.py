@@ -99,7 +99,8 @@ def test_every_written_number_is_one_of_the_convention(convention: Convention) -
         ({0, 1, 2, 3}, "brats-2023", "brats-2023"),
         ({0, 1, 2, 3}, "brats-2021", "brats-2023"),
         ({0, 1, 2, 4}, "brats-2021", "brats-2021"),
-        ({0, 1, 2, 4}, "brats-2023", "brats-2021"),
+        ({0, 1, 2, 4}, "brats-2023", "brats-2023"),
+        ({0, 1, 2, 3, 4}, "brats-2023", "brats-2023"),
         ({0, 1, 2, 3, 4}, "brats-2021", "brats-2013"),
         ({0, 1, 2}, "brats-2021", "brats-2021"),
         ({0, 1, 2}, "brats-2023", "brats-2023"),
@@ -114,6 +115,15 @@ def test_every_written_number_is_one_of_the_convention(convention: Convention) -
 )
 def test_the_values_correct_what_the_names_say(values: set[int], named: Convention, found: Convention) -> None:
     assert convention_of(values, named) == found
+
+
+def test_the_cavity_of_2024_is_not_taken_for_tumour() -> None:
+    """BraTS 2024 names its files as 2023 does, and calls the resection cavity 4; 2021 called enhancing tumour that."""
+    for values in ([0, 1, 2, 3, 4], [0, 2, 4]):
+        label = np.array(values)
+        with pytest.raises(CaseError, match=r"holds label values \[4\.0\], which brats-2023 does not have") as caught:
+            to_canonical(label, convention_of(set(values), "brats-2023"), "x-seg.nii.gz")
+        assert "resection cavity" in caught.value.hint
 
 
 @pytest.mark.parametrize("value", [4, -1, 255, 0.5, 2.999])

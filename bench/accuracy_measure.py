@@ -17,7 +17,6 @@ from edge_latup.bench.accuracy_records import CaseInput, Layer, Measurement
 from edge_latup.bench.drift import case_drifts, read_prediction
 from edge_latup.bench.isolate import run_worker
 from edge_latup.bench.records import CaseDrift, DriftRecord
-from edge_latup.bench.summary import regions_of
 from edge_latup.bench.worker import SESSION_NAME, Job, SegmentSession
 from edge_latup.cases.identity import case_digest, origin_of
 from edge_latup.cases.layout import CaseFiles
@@ -146,7 +145,7 @@ class CaseEvaluator:
         return DriftRecord(
             artifact=candidate.manifest.name, artifact_sha256=candidate.digest, runtime=self.runtime, executed_float=executed,
             reference=self.reference.manifest.name, reference_sha256=self.reference.digest, reference_runtime=self.runtime,
-            regions=regions_of(self.reference.manifest.spec), cases=cases,
+            regions=self.reference.manifest.spec.found_regions, cases=cases,
         )  # fmt: skip
 
     def _segment_reference(self) -> None:
@@ -168,7 +167,7 @@ class CaseEvaluator:
         spec = self.reference.manifest.spec
         case = read_case(exam.files, spec.modalities)
         reference, candidate = (read_prediction(folder / f"{case.name}.nii.gz", case) for folder in (self.reference_labels, labels))
-        return case_drifts(case, exam.known.origin, reference, {"candidate": candidate}, regions_of(spec))["candidate"]
+        return case_drifts(case, exam.known.origin, reference, {"candidate": candidate}, spec.found_regions)["candidate"]
 
 
 def int8_convolutions(candidate: Artifact, runtime: RuntimeName, threads: int) -> tuple[Layer, ...]:

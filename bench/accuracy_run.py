@@ -27,7 +27,7 @@ from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.run import PACKAGES, Entry, Plan, run_bench
 from edge_latup.bench.store import LoadedRun, RunStore, load_run
-from edge_latup.bench.summary import largest_mean_drops, regions_of
+from edge_latup.bench.summary import largest_mean_drops
 from edge_latup.cases.layout import CaseFiles
 from edge_latup.errors import InputError, SpecError
 from edge_latup.manifest import RuntimeName, SeenCase
@@ -192,7 +192,7 @@ def _result(
 
 
 def _timing(plan: ControlPlan, run: LoadedRun, kept: tuple[str, ...], decisions: dict[str, GateDecision]) -> tuple[Timed, ...]:
-    roles, regions = {FULL: "all INT8"} | {candidate_name(kept): "chosen"}, regions_of(plan.reference.manifest.spec)
+    roles, regions = {FULL: "all INT8"} | {candidate_name(kept): "chosen"}, plan.reference.manifest.spec.found_regions
     found = []
     for name, row in run.rows.items():
         dice, iou = largest_mean_drops(run.drift[name], regions) if name in run.drift else (None, None)

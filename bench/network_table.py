@@ -11,7 +11,7 @@ from edge_latup.bench.gate_records import GateDecision
 from edge_latup.bench.network_records import ALL_VIEWS, ONE_VIEW, LoadedNetwork
 from edge_latup.bench.records import DriftRecord, TimingRow
 from edge_latup.bench.store import LoadedRun
-from edge_latup.bench.summary import largest_mean_drops, present_origins, regions_of, summarise
+from edge_latup.bench.summary import largest_mean_drops, present_origins, summarise
 from edge_latup.errors import InputError
 from edge_latup.spec import Region
 
@@ -95,7 +95,7 @@ def _dice(one: LoadedNetwork) -> str:
     """Mean of the FP32 reference by region, on the labelled cases of each origin."""
     if not one.run.drift:
         return MISSING
-    record, regions = next(iter(one.run.drift.values())), regions_of(one.record.spec)
+    record, regions = next(iter(one.run.drift.values())), one.record.spec.found_regions
     labelled = [found for origin in present_origins(one.run) if (found := summarise(record, origin)) is not None and found.labelled]
     told = {found.origin: ", ".join(f"{name} {shown(found.dice_reference.get(name), '.3f')}" for name in regions) for found in labelled}
     if not told:
@@ -111,7 +111,7 @@ def _form(one: LoadedNetwork, run: LoadedRun, decisions: Sequence[GateDecision],
         f"{row.model_bytes / 1e6:.2f}", f"{reference.model_bytes / row.model_bytes:.2f}",
         f"{row.p50_ms:,.0f}", f"{reference.p50_ms / row.p50_ms:.2f}",
         ", ".join(f"{count} {precision}" for precision, count in row.executed_convolutions.items()),
-        f"{row.peak_rss_bytes / 2**20:,.0f}", *_drops(drift, regions_of(one.record.spec)), _gate(decision),
+        f"{row.peak_rss_bytes / 2**20:,.0f}", *_drops(drift, one.record.spec.found_regions), _gate(decision),
     ]  # fmt: skip
 
 

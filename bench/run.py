@@ -17,7 +17,6 @@ from edge_latup.bench.isolate import run_worker
 from edge_latup.bench.pictures import cut_picture
 from edge_latup.bench.records import CaseDrift, DriftRecord, RunRecord, TimingRow
 from edge_latup.bench.store import RunStore
-from edge_latup.bench.summary import regions_of
 from edge_latup.bench.worker import SESSION_NAME, Job, SegmentSession
 from edge_latup.cases.identity import CaseOrigin, case_digest, origin_of
 from edge_latup.cases.layout import CaseFiles
@@ -243,7 +242,7 @@ def _record_drift(
                 DriftRecord(
                     artifact=entry.name, artifact_sha256=entry.artifact.digest, runtime=entry.runtime, executed_float=executed[entry.name],
                     reference=reference.name, reference_sha256=reference.artifact.digest, reference_runtime=reference.runtime,
-                    regions=regions_of(reference.artifact.manifest.spec),
+                    regions=reference.artifact.manifest.spec.found_regions,
                     cases=tuple(cases[entry.name]),
                 )
             )  # fmt: skip
@@ -273,4 +272,4 @@ def _compare(exam: _Exam, judged: Sequence[Entry], reference: Entry, store: RunS
     if pictured:
         store.write_picture(cut_picture(case, spec, predictions))
     labels = predictions.pop(reference.name)
-    return case_drifts(case, exam.origin, labels, predictions, regions_of(spec))
+    return case_drifts(case, exam.origin, labels, predictions, spec.found_regions)

@@ -11,7 +11,7 @@ from edge_latup.bench.records import CaseDrift, DriftRecord, RegionDrift, Timing
 from edge_latup.bench.store import LoadedRun
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.manifest import AuditSummary
-from edge_latup.spec import REGIONS, ModelSpec, Region
+from edge_latup.spec import REGIONS, Region
 
 ORIGINS: Final[tuple[CaseOrigin, ...]] = get_args(CaseOrigin)
 ORIGIN_TITLES: Final[dict[CaseOrigin, str]] = {
@@ -78,11 +78,6 @@ def summarise(record: DriftRecord, origin: CaseOrigin) -> DriftSummary | None:
         hd95_n=len(changes),
         volume_change_ml=_mean(abs(volume_change(region)) for region in regions),
     )
-
-
-def regions_of(spec: ModelSpec) -> tuple[Region, ...]:
-    """Regions that a network can find."""
-    return tuple(region for region in REGIONS if spec.regions is None or region in spec.regions.order)
 
 
 def largest_mean_drops(record: DriftRecord, regions: Sequence[Region]) -> tuple[float | None, float | None]:

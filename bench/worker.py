@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, Literal
@@ -24,9 +25,10 @@ from edge_latup.manifest import RuntimeName
 from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import RUNTIMES, choose_runtime, open_session
 from edge_latup.runtimes.base import Batch, Kernel, Session, SessionOptions, precision_summary
-from edge_latup.segmentation.engine import segment
+from edge_latup.segmentation.engine import prepare, segment
 from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.memory import process_bytes
+from edge_latup.spec import BrainCrop, Size
 from edge_latup.targets.activity import busy_with_others, cpu_time
 from edge_latup.targets.host import describe_host, load_average
 
@@ -141,13 +143,22 @@ def case_files(path: Path) -> CaseFiles:
 def segment_cases(job: Job, artifact: Artifact, out: Path) -> None:
     """Write out/CASE.nii.gz for every case of the job; stdout gets one line a case, for progress."""
     spec = artifact.manifest.spec
-    with open_session(artifact, job.runtime, SessionOptions(threads=job.threads)) as session:
-        write_record(SegmentSession(float_precision=session.float_precision), out / SESSION_NAME)
+    with ExitStack() as opened:
+        session: Session | None = None
+        size: Size | None = None
         for path in job.cases:
             # The label is read for its convention alone: the label map is written in the same numbers.
             case = read_case(case_files(Path(path)), spec.modalities)
+            # Heads differ in size: as in `edge-latup segment`, the model is made for each.
+            wanted = prepare(case, spec).input_size if isinstance(spec.spatial, BrainCrop) else None
+            if session is None or wanted != size:
+                opened.close()
+                size, options = wanted, SessionOptions(threads=job.threads, input_size=wanted)
+                session = opened.enter_context(open_session(artifact, job.runtime, options))
             write_label_map(segment(session, spec, case).label, case, out / f"{case.name}.nii.gz")
             _tell(case.name)
+        if session is not None:
+            write_record(SegmentSession(float_precision=session.float_precision), out / SESSION_NAME)
 
 
 def main(arguments: list[str]) -> int:

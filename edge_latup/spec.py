@@ -275,3 +275,10 @@ class ModelSpec(Record):
     def channel_kind(self) -> Literal["labels", "regions"]:
         """What an output channel stands for."""
         return "labels" if self.regions is None else "regions"
+
+    @property
+    def found_regions(self) -> tuple[Region, ...]:
+        """Regions that the network can find; of the others its label maps say nothing."""
+        if self.regions is not None:
+            return tuple(region for region in REGIONS if region in self.regions.order)
+        return tuple(region for region, labels in REGIONS.items() if set(labels) & set(self.labels))

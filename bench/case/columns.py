@@ -70,7 +70,7 @@ def _fp32(run: LoadedComparison, row: CaseRow) -> str | None:
 def _agreement(region: Region) -> Callable[[Line], Value]:
     def value(line: Line) -> Value:
         found = line.run.agreement(line.row.name)
-        return None if found is None else found.dice[region]
+        return None if found is None else found.dice.get(region)
 
     return value
 

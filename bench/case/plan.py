@@ -117,6 +117,7 @@ def refuse_bad_plan(plan: CasePlan, out: Path) -> None:
         raise InputError(f"{out} already holds a comparison", "choose another --out: records are never mixed")
     check_monai()
     _check_reference(plan.reference)
+    check_plain(with_spatial(plan.reference.manifest.spec, plan.windows))
     for entry in plan.entries:
         choose_runtime(entry.artifact, entry.runtime)
         _check_same_network(plan.reference, entry.artifact)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def compare(plan: CasePlan, out: Path, progress: Callable[[str], None]) -> Loade
     record = ComparisonRecord(
         started=started, command=plan.command, host=describe_host(), versions=versions_of(*PACKAGES), case=case.name,
         origin=origin_of(plan.files), shape=(x, y, z), inputs=input_records(plan.files, plan.reference.manifest.spec), rows=tuple(rows),
-        full=FULL, foreground=FOREGROUND, agreements=tuple(_agreements(plan, rows, labels)), accuracy=_accuracy(case, labels),
+        full=FULL, foreground=FOREGROUND, agreements=tuple(_agreements(plan, rows, labels)),
+        accuracy=_accuracy(case, labels, plan.reference.manifest.spec.found_regions),
     )  # fmt: skip
     write_record(record, comparison_path(out))
     return load_comparison(out)
@@ -97,10 +98,10 @@ def _agreements(plan: CasePlan, rows: Mapping[str, CaseRow], labels: Mapping[str
         if against is not None:
             digests = (row.runs[-1].label_map_sha256, rows[against].runs[-1].label_map_sha256)
             same = bool(np.array_equal(labels[name], labels[against]))
-            dice = dice_by_region(labels[name], labels[against])
+            dice = dice_by_region(labels[name], labels[against], plan.reference.manifest.spec.found_regions)
             found.append(Agreement(row=name, against=against, label_maps=digests, dice=dice, identical=same))
     return found
 
 
-def _accuracy(case: Case, labels: Mapping[str, Labels]) -> dict[str, dict[Region, float]]:
-    return {} if case.label is None else {name: dice_by_region(found, case.label) for name, found in labels.items()}
+def _accuracy(case: Case, labels: Mapping[str, Labels], regions: Sequence[Region]) -> dict[str, dict[Region, float]]:
+    return {} if case.label is None else {name: dice_by_region(found, case.label, regions) for name, found in labels.items()}

@@ -42,13 +42,16 @@ def check_plain(spec: ModelSpec) -> None:
     """Refuse what MONAI's sliding windows do not do by themselves, so that both sides do the same work.
 
     Raises:
-        InputError: the spec asks for test-time augmentation, a threshold, or windows that lie or count otherwise than MONAI's here.
+        InputError: the spec asks for regions, test-time augmentation, a threshold, or windows that lie or count otherwise than MONAI's
+            here.
     """
     spatial = spec.spatial
     if isinstance(spatial, SlidingWindow) and (
         spatial.blending == "gaussian_nnunet" or spatial.steps == "even" or spatial.inside != "volume"
     ):
         raise InputError(f"{spec.name} slides its windows as nnU-Net does, which MONAI does not", "compare another artifact")
+    if spec.regions is not None:
+        raise InputError(f"{spec.name} gives regions, MONAI's side takes the likeliest class", "compare a network of classes")
     if spec.averaging == "logits":
         raise InputError(f"{spec.name} averages logits, MONAI's side is shown probabilities", "compare another artifact")
     if spec.views != ("identity",):

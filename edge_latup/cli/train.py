@@ -103,4 +103,4 @@ def train(
     output.result(record.model_dump(mode="json"), f"checkpoint in {out}")
     rows = [[name, *(f"{value:.4f}" for value in scores.values())] for name, scores in record.held_out_dice.items()]
     if rows:
-        output.table(f"Held-out Dice after {recipe.last_step} steps", ["case", "WT", "TC", "ET"], rows)
+        output.table(f"Held-out Dice after {recipe.last_step} steps", ["case", *spec.found_regions], rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +42,8 @@ def specificity(found: Mask, truth: Mask) -> float | None:
     return int(np.count_nonzero(~(found | truth))) / outside if outside else None
 
 
-def dice_by_region(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> dict[Region, float]:
-    """Dice of WT, TC and ET between two canonical label maps of one shape."""
-    return {region: dice(region_mask(first, region), region_mask(second, region)) for region in REGIONS}
+def dice_by_region(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], regions: Iterable[Region] = tuple(REGIONS)
+) -> dict[Region, float]:  # fmt: skip
+    """Dice of each region between two canonical label maps of one shape."""
+    return {region: dice(region_mask(first, region), region_mask(second, region)) for region in regions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ class Segmenter:
             case=files.name, label_map=file_record(out), inputs=input_records(files, spec), artifact=self.artifact.manifest.name,
             artifact_sha256=self.artifact.digest, settings=self.settings(spec),
             input_shape=(1, len(spec.modalities), *task.input_size), windows=task.windows, windows_run=len(task.boxes),
-            volumes_ml=region_volumes_ml(label, grid), versions=versions_of(*PACKAGES),
+            volumes_ml=region_volumes_ml(label, grid, spec.found_regions), versions=versions_of(*PACKAGES),
         )  # fmt: skip
 
 
@@ -193,8 +194,8 @@ def input_records(files: CaseFiles, spec: ModelSpec) -> dict[str, FileRecord]:
     return {modality: file_record(files.images[modality].path) for modality in spec.modalities}
 
 
-def region_volumes_ml(label: NDArray[np.uint8], grid: Grid) -> dict[Region, float]:
-    """Volume of WT, TC and ET in millilitres."""
+def region_volumes_ml(label: NDArray[np.uint8], grid: Grid, regions: Iterable[Region]) -> dict[Region, float]:
+    """Volume of each region in millilitres."""
     counts = np.bincount(label.ravel(), minlength=4)
     voxel_mm3 = float(np.prod(grid.spacing_mm))
-    return {region: float(sum(counts[value] for value in values)) * voxel_mm3 / 1000 for region, values in REGIONS.items()}
+    return {region: float(sum(counts[value] for value in REGIONS[region])) * voxel_mm3 / 1000 for region in regions}

@@ -90,7 +90,7 @@ class _Network:
 def score(
     network: SegmentationNetwork, spec: ModelSpec, folders: Sequence[Path], seen: Sequence[SeenCase], note: Callable[[str], None]
 ) -> Scores:
-    """Dice WT, TC, ET of every labelled case, by name, segmented as the spec says, in PyTorch float32.
+    """Dice of every region that the network can find, of every labelled case by name, segmented as the spec says, in PyTorch float32.
 
     Raises:
         CaseError: a held-out case was trained on.
@@ -102,7 +102,7 @@ def score(
             continue
         label = case.grid.reorient(case.label, spec.orientation)
         predicted = case.grid.reorient(segment(_Network(network), spec, case).label, spec.orientation)
-        scores[case.name] = {str(region): value for region, value in dice_by_region(predicted, label).items()}
+        scores[case.name] = {str(region): value for region, value in dice_by_region(predicted, label, spec.found_regions).items()}
         note(f"held out {case.name}: " + ", ".join(f"{region} {value:.4f}" for region, value in scores[case.name].items()))
     return scores
 

@@ -33,7 +33,7 @@ from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import SessionOptions
 from edge_latup.segmentation.case import Segmenter
 from edge_latup.segmentation.engine import Clock
-from edge_latup.spec import Blending, PostProcess, SlidingWindow
+from edge_latup.spec import Blending, PostProcess, RegionHead, SlidingWindow
 
 WINDOW = (SIDE, SIDE, SIDE)
 
@@ -280,6 +280,7 @@ def test_bad_plans_are_refused_before_anything_runs(
         ({"entries": (Entry(artifact=other, runtime="openvino"),)}, tmp_path / "out", "have different model specs"),
         ({"entries": (Entry(artifact=foreign, runtime="openvino"),)}, tmp_path / "out", "come from different checkpoints"),
         ({"reference": tiny_fp32}, tmp_path / "out", "not for pytorch"),
+        ({"blending": "gaussian_nnunet"}, tmp_path / "out", "as nnU-Net does, which MONAI does not"),
         ({}, made, "already holds a comparison"),
         ({}, tmp_path / "file", "is a file"),
     ]
@@ -294,6 +295,8 @@ def test_what_monai_does_not_do_is_not_compared(tiny_reference: Artifact) -> Non
         with_monai.check_plain(spec.model_copy(update={"views": ("identity", "mirror")}))
     with pytest.raises(InputError, match="has a threshold"):
         with_monai.check_plain(spec.model_copy(update={"post_process": PostProcess(threshold=0.5)}))
+    with pytest.raises(InputError, match="gives regions"):
+        with_monai.check_plain(spec.model_copy(update={"regions": RegionHead(order=("WT",))}))
     with pytest.raises(TypeError, match="centre-crop has no windows"):
         MonaiSegmenter(None, spec, foreground=False)  # type: ignore[arg-type]
 

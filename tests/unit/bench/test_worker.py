@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tiny_models import CONVOLUTIONS, SIDE, Compress, some_batch
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench import isolate, worker
+from edge_latup.bench.case.policies import with_spatial
 from edge_latup.bench.drift import read_prediction
 from edge_latup.bench.isolate import run_worker
 from edge_latup.bench.records import TimingRow
@@ -23,9 +25,11 @@ from edge_latup.cases.read import read_case
 from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError, SpecError
 from edge_latup.records import read_record, write_record
 from edge_latup.runtimes import open_session
-from edge_latup.runtimes.base import Batch, Kernel
-from edge_latup.segmentation.engine import segment
+from edge_latup.runtimes.base import Batch, Kernel, SessionOptions
+from edge_latup.segmentation.case import Segmenter
+from edge_latup.segmentation.engine import prepare, segment
 from edge_latup.segmentation.memory import process_bytes
+from edge_latup.spec import BrainCrop
 
 RUNS = 4
 
@@ -145,6 +149,23 @@ def test_label_maps_are_those_of_the_engine(tiny_fp32: Artifact, tiny_cases: Pat
             case = read_case(files, tiny_fp32.manifest.spec.modalities)
             written = read_prediction(tmp_path / f"{files.name}.nii.gz", case)
             np.testing.assert_array_equal(written, segment(session, tiny_fp32.manifest.spec, case).label)
+
+
+def test_heads_of_any_size_are_segmented_with_an_artifact_of_one(tiny_fp32: Artifact, tiny_cases: Path, tmp_path: Path) -> None:
+    """As `edge-latup segment` does it under the policy brain-crop."""
+    spec = with_spatial(tiny_fp32.manifest.spec, BrainCrop(size=tiny_fp32.manifest.spec.spatial.size))
+    artifact = replace(tiny_fp32, manifest=tiny_fp32.manifest.model_copy(update={"spec": spec}))
+    found = find_cases(tiny_cases)
+    sizes = {prepare(read_case(files, spec.modalities), spec).input_size for files in found}
+    assert sizes != {spec.spatial.size}
+    job = Job(task="segment", artifact=str(artifact.folder), runtime="openvino", threads=2, cases=tuple(str(one.path) for one in found))
+    worker.segment_cases(job, artifact, tmp_path)
+    with Segmenter(artifact, options=SessionOptions(threads=2)) as segmenter:
+        for files in found:
+            segmenter.segment_files(files, tmp_path / "other.nii.gz")
+            case = read_case(files, spec.modalities)
+            written, expected = (read_prediction(tmp_path / name, case) for name in (f"{files.name}.nii.gz", "other.nii.gz"))
+            np.testing.assert_array_equal(written, expected)
 
 
 def test_a_label_in_other_numbers_than_its_names_suggest_decides_the_numbers(tiny_fp32: Artifact, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from edge_latup.bench.network_records import ALL_VIEWS, NAME, ONE_VIEW, OTHER_RU
 from edge_latup.bench.network_run import fastest_accepted
 from edge_latup.bench.network_table import BLOCK, form_rows, markdown, network_rows
 from edge_latup.bench.store import LoadedRun
-from edge_latup.bench.summary import regions_of
 from edge_latup.cases.layout import find_cases
 from edge_latup.errors import EdgeLatupError, InputError
 from edge_latup.records import write_record
@@ -105,8 +104,9 @@ def test_forms_in_onnxruntime_are_held_against_its_own_fp32(tmp_path: Path) -> N
 
 def test_only_regions_that_a_network_can_find_count() -> None:
     spec = tiny_spec(network=None)
-    assert regions_of(spec) == ("WT", "TC", "ET")
-    assert regions_of(spec.model_copy(update={"regions": RegionHead(order=("WT",))})) == ("WT",)
+    assert spec.found_regions == ("WT", "TC", "ET")
+    assert spec.model_copy(update={"regions": RegionHead(order=("WT",))}).found_regions == ("WT",)
+    assert spec.model_copy(update={"labels": (0, 2)}).found_regions == ("WT",)
 
 
 def test_the_document_gets_the_tables(cli: Command, tmp_path: Path) -> None:

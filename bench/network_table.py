@@ -56,9 +56,9 @@ def _conditions(networks: Sequence[LoadedNetwork]) -> str:
     """Machine, versions, dates and repeats of every figure below."""
     rows = [row for one in networks for run, _ in one.judged for row in run.rows.values()]
     first, started = networks[0].run.record, sorted(one.run.record.started for one in networks)
-    versions = [f"OpenVINO {first.versions.get('openvino', 'unknown')}"]
+    versions = [f"OpenVINO {_version(networks, 'openvino')}"]
     if any(one.other for one in networks):
-        versions.append(f"ONNX Runtime {first.versions.get('onnxruntime', 'unknown')}")
+        versions.append(f"ONNX Runtime {_version(networks, 'onnxruntime')}")
     threads = " and ".join(map(str, sorted({row.threads for row in rows})))
     warm = min(len(row.warm) for one in networks for row in one.record.cases)
     return (
@@ -67,6 +67,20 @@ def _conditions(networks: Sequence[LoadedNetwork]) -> str:
         f"{min(len(row.samples_ms) for row in rows)} runs or more, in a process of its own. A case: files to label map with the model "
         f"loaded, median of {warm} runs or more."
     )
+
+
+def _version(networks: Sequence[LoadedNetwork], package: str) -> str:
+    """Of all runs, which one table must not mix.
+
+    Raises:
+        InputError: they differ.
+    """
+    found = {run.record.versions.get(package, "unknown") for one in networks for run, _ in one.judged}
+    if len(found) > 1:
+        raise InputError(
+            f"these networks were measured with {package} {' and '.join(sorted(found))}", "measure them with the same versions"
+        )
+    return found.pop()
 
 
 def _load(rows: Sequence[TimingRow]) -> str:

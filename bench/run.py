@@ -17,6 +17,7 @@ from edge_latup.bench.isolate import run_worker
 from edge_latup.bench.pictures import cut_picture
 from edge_latup.bench.records import CaseDrift, DriftRecord, RunRecord, TimingRow
 from edge_latup.bench.store import RunStore
+from edge_latup.bench.sweep_store import SweepStore
 from edge_latup.bench.worker import SESSION_NAME, Job, SegmentSession
 from edge_latup.cases.identity import CaseOrigin, case_digest, origin_of
 from edge_latup.cases.layout import CaseFiles
@@ -146,6 +147,8 @@ def _refuse_bad_plan(plan: Plan, store: RunStore, workers: Workers) -> None:
         raise InputError(f"{store.folder} is a file", "choose another --out: the records of a run are a folder")
     if store.run_path.exists():
         raise InputError(f"{store.folder} already holds a bench run", "choose another --out: records are never mixed")
+    if SweepStore(store.folder).sweep_path.exists():
+        raise InputError(f"{store.folder} holds a sweep", "choose another --out: their tables have the same names")
     names = [entry.name for entry in plan.entries]
     _refuse_doubles("artifacts", names, "a row is known by its artifact's name: bench them in two runs")
     _refuse_doubles("cases", [files.name for files in plan.cases], "a label map is known by its case's name: rename one")

@@ -16,7 +16,7 @@ from typing import Final, cast, get_args
 from edge_latup.bench.isolate import run_worker
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.run import PACKAGES, Entry, write_batches
-from edge_latup.bench.store import LoadedRun, file_name
+from edge_latup.bench.store import LoadedRun, RunStore, file_name
 from edge_latup.bench.sweep_records import CellKey, SweepRecord, SweepRow
 from edge_latup.bench.sweep_store import LoadedSweep, SweepStore, load_sweep
 from edge_latup.bench.worker import Job
@@ -93,11 +93,12 @@ def run_sweep(plan: SweepPlan, out: Path, progress: Callable[[str], None]) -> Lo
     """Measure the cells that have no timing yet; a cell that cannot be measured gets a row that says why.
 
     Raises:
-        InputError: two artifacts of one name, or `out` holds a sweep of other artifacts, another machine or other versions.
+        InputError: two artifacts of one name or of different input sizes, or `out` is a file, or holds a bench run, or a sweep of other
+            artifacts, another machine or other versions.
         SpecError: a record in `out` is damaged.
     """
     store, cells = SweepStore(out), _cells(plan)
-    _refuse_bad_plan(plan)
+    _refuse_bad_plan(plan, store)
     store.write(_record(plan, cells, store), store.sweep_path)
     _copy_drift(plan, store)
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
@@ -119,13 +120,21 @@ def _named(cell: CellKey) -> str:
     return f"{cell.artifact} on {cell.runtime}, {cell.threads} threads, {title(cell.isa)}"
 
 
-def _refuse_bad_plan(plan: SweepPlan) -> None:
+def _refuse_bad_plan(plan: SweepPlan, store: SweepStore) -> None:
+    if store.folder.exists() and not store.folder.is_dir():
+        raise InputError(f"{store.folder} is a file", "choose another --out: the records of a sweep are a folder")
+    if RunStore(store.folder).run_path.exists():
+        raise InputError(f"{store.folder} holds a bench run", "choose another --out: their tables have the same names")
     folders: dict[str, Path] = {}
     for entry in plan.entries:
         file_name(entry.name)
         if folders.setdefault(entry.name, entry.artifact.folder) != entry.artifact.folder:
             where = f"{folders[entry.name]} and {entry.artifact.folder}"
             raise InputError(f"two artifacts are named {entry.name}: {where}", "a row is known by its artifact's name: rename one")
+    sizes = {entry.artifact.manifest.spec.spatial.size: entry.name for entry in plan.entries}
+    if len(sizes) > 1:
+        told = ", ".join(f"{name} {'x'.join(map(str, size))}" for size, name in sizes.items())
+        raise InputError(f"the artifacts take inputs of different sizes: {told}", "export them for one size: their times are compared")
     if not plan.entries or not plan.threads or not plan.isas:
         raise InputError("a sweep needs an artifact, a number of threads and an instruction set", "see edge-latup bench --help")
 

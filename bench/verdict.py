@@ -71,9 +71,19 @@ def _unjudged(run: LoadedRun) -> str:
 
 
 def _drifted(run: LoadedRun, judged: dict[str, list[DriftSummary]]) -> dict[str, str]:
-    reasons = {name: "; ".join([*_unexecuted(run.rows[name]), *_excess(judged.get(name, []))]) for name in run.candidates}
+    reasons = {
+        name: "; ".join([*_another_size(run, run.rows[name]), *_unexecuted(run.rows[name]), *_excess(judged.get(name, []))])
+        for name in run.candidates
+    }
     unknown = {name: "no labelled case was evaluated with it" for name in run.candidates if name not in judged}
     return {name: reason for name, reason in (reasons | unknown).items() if reason}
+
+
+def _another_size(run: LoadedRun, row: TimingRow) -> Iterator[str]:
+    """A smaller window is quicker, and a case needs more of them."""
+    own, reference = ("x".join(map(str, one.input_shape[-3:])) for one in (row, run.reference))
+    if own != reference:
+        yield f"it was timed on an input of {own} voxels, {run.record.reference} on {reference}: their times cannot be compared"
 
 
 def _unexecuted(row: TimingRow) -> Iterator[str]:

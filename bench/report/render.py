@@ -20,7 +20,7 @@ from edge_latup.bench.store import LoadedRun, load_run
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.bench.table import tables
 from edge_latup.bench.verdict import GAIN, Verdict, verdict
-from edge_latup.errors import MissingDependencyError
+from edge_latup.errors import InputError, MissingDependencyError
 from edge_latup.records import write_text
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ def render_report(run_folder: Path, out_html: Path, sweep: LoadedSweep | None = 
     """Write the report of a run, and of a sweep where one is given, as one self-contained HTML file, replacing `out_html` in one step.
 
     Raises:
+        InputError: `out_html` is a folder; nothing is written.
         SpecError: a record of the run is missing, damaged or of another artifact; nothing is written.
         MissingDependencyError: jinja2, plotly or pillow is not installed; nothing is written.
     """
+    if out_html.is_dir():
+        raise InputError(f"{out_html} is a folder", f"name a file in it: {out_html / 'report.html'}")
     run = load_run(run_folder)
     _need_packages()
     page = _environment().get_template("report.html.j2").render(_context(run) | sweep_context(sweep))

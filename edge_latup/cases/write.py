@@ -22,6 +22,8 @@ from edge_latup.spec import Modality
 NIFTI_SUFFIXES: Final = (".nii.gz", ".nii")
 METAIMAGE_SUFFIX: Final = ".mha"
 """Not .mhd: header and data cannot be put in place in one step."""
+OURS: Final = b"edge-latup label map"
+"""In the header of a NIfTI label map, by which one that lost its sidecar is told from another tool's."""
 NAMES_2023: Final[dict[Modality, str]] = {"flair": "t2f", "t1ce": "t1c", "t2": "t2w", "t1": "t1n"}
 
 
@@ -68,7 +70,7 @@ def write_label_map(label: NDArray[np.uint8], case: Case, path: Path) -> None:
         with _refusal(path), replacing(path, METAIMAGE_SUFFIX) as temporary:
             save_metaimage(numbers, case.grid, temporary)
     else:
-        _save(numbers, case.grid, path)
+        _save(numbers, case.grid, path, OURS)
 
 
 def write_case(

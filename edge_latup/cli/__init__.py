@@ -35,7 +35,7 @@ from edge_latup.cli.verify import verify
 from edge_latup.errors import EdgeLatupError, InputError
 
 ANYWHERE: Final = ("--json", "--quiet")
-NO_BUGS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+NO_BUGS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 """What a file system refuses: for the user to mend, not for us."""
 ROAD: Final = (
     "demo", "phantom", "train", "networks", "export", "import", "inspect", "quantize", "control", "bench", "bench-case", "bench-network",

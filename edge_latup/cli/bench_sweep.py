@@ -60,6 +60,8 @@ def _on_runtimes(entries: Sequence[Entry], runtimes: str | None) -> tuple[Entry,
     if runtimes is None:
         return tuple(entries)
     asked = _asked(runtimes)
+    if named := [entry for entry in entries if entry.named]:
+        raise InputError(f"{named[0].name}@{named[0].runtime} and --runtimes {runtimes} both name a runtime", "leave out one of the two")
     made_for = [(entry, [name for name in asked if name in entry.artifact.manifest.runtimes]) for entry in entries]
     if lacking := [entry.name for entry, names in made_for if not names]:
         raise InputError(f"{', '.join(lacking)} was made for none of {', '.join(asked)}", "leave it out, or name its runtime in --runtimes")

@@ -35,7 +35,8 @@ Threshold = Annotated[float | None, typer.Option(help="Tumour below this probabi
 MemoryBudget = Annotated[str | None, typer.Option(help="Most memory the process may take, such as 2GiB: windows shrink until it is kept.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps compiled models (OpenVINO) or engines (TensorRT) from run to run.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace finished label maps of another model, settings or files, or changed by hand.")
+    bool,
+    typer.Option("--overwrite", help="Replace finished label maps of another model, settings, files or tool, or changed by hand."),
 ]
 Scheduler = Annotated[
     str | None,

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from edge_latup.artifact import sha256_of
 from edge_latup.cases.layout import CaseFiles
+from edge_latup.cases.write import OURS
 from edge_latup.errors import InputError, SpecError
 from edge_latup.records import read_record
 from edge_latup.segmentation.case import Segmenter, input_records
@@ -27,6 +28,8 @@ TEMPORARY: Final = r"[a-z0-9_]{8}"
 """What `records.replacing` puts between a file's name and ".part"."""
 READ: Final = 1 << 20
 """Bytes at a time."""
+HEADER: Final = 348
+"""Bytes of a NIfTI-1 header."""
 REMEDY: Final = "choose another --out, or add --overwrite to replace such files"
 
 
@@ -46,14 +49,23 @@ def intact(label_map: Path) -> SegmentationRecord | None:
 
 
 def _refuse_corrected(label_map: Path) -> None:
-    """Refuse to replace a label map that is whole, but not what its sidecar describes; one that is damaged is made again."""
+    """Refuse to replace a label map that is whole, but not what its sidecar describes, or not ours.
+
+    One that is damaged, or that a killed run left without its sidecar, is made again.
+    """
     try:
-        read_record(SegmentationRecord, sidecar_of(label_map))
         with gzip.open(label_map) as content:
+            header = content.read(HEADER)
             while content.read(READ):
                 pass
-    except (SpecError, OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error):
         return
+    try:
+        read_record(SegmentationRecord, sidecar_of(label_map))
+    except (SpecError, OSError):
+        if OURS in header:
+            return
+        raise InputError(f"{label_map} is there already, and was not made by edge-latup", REMEDY) from None
     raise InputError(f"{label_map} was changed after it was made, by hand or by another tool", REMEDY)
 
 

@@ -19,7 +19,7 @@ from edge_latup.errors import SpecError
 from edge_latup.networks.base import SegmentationNetwork
 from edge_latup.networks.build import WEIGHTS_NAME, build
 from edge_latup.records import read_record, replacing, write_record, write_text
-from edge_latup.spec import AnyNetwork, ModelSpec
+from edge_latup.spec import AnyNetwork, ModelSpec, SlidingWindow
 from edge_latup.training.augment import augment
 from edge_latup.training.data import TrainingCase, draw_patch
 from edge_latup.training.loss import region_loss, training_loss
@@ -75,6 +75,10 @@ def check_run(spec: ModelSpec, recipe: TrainingRecipe, folder: Path) -> AnyNetwo
         raise SpecError(f"model spec {spec.name} declares no network, so there is nothing to train", 'add "network" to the spec')
     if spec.regions is None and spec.labels != TRAINED_LABELS:
         raise SpecError(f"model spec {spec.name} has labels {spec.labels}", f"the loss is defined for {TRAINED_LABELS}")
+    if recipe.head_share and isinstance(spec.spatial, SlidingWindow):
+        raise SpecError(f"{spec.name} slides windows and sees no whole head", "leave out --head-share")
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"{folder} is a file", "choose another --out: a checkpoint is a folder")
     _check_patches(spec, spec.network, recipe)
     if is_begun(folder) and not _same_steps(read_record(TrainingRecipe, folder / RECIPE_NAME), recipe):
         raise SpecError(f"{folder} holds a run with another recipe", f"repeat its options ({RECIPE_NAME}), or choose a new --out")

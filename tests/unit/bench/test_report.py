@@ -21,7 +21,7 @@ from edge_latup.bench.store import Picture, load_run
 from edge_latup.bench.summary import summarise
 from edge_latup.bench.table import tables
 from edge_latup.bench.verdict import verdict
-from edge_latup.errors import MissingDependencyError, SpecError
+from edge_latup.errors import InputError, MissingDependencyError, SpecError
 
 LOADS = ("src", "href", "data", "action", "poster", "srcset", "background", "formaction", "manifest", "ping", "xlink:href")
 """Attributes by which a page fetches or leads elsewhere."""
@@ -83,6 +83,13 @@ def _words(text: str) -> str:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _rendered(tmp_path_factory.mktemp("report"))
+
+
+def test_a_folder_is_no_place_for_a_report(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    with pytest.raises(InputError, match="is a folder") as caught:
+        render_report(run, tmp_path)
+    assert str(tmp_path / "report.html") in caught.value.hint
 
 
 def test_nothing_is_loaded_from_elsewhere(report: str) -> None:

@@ -151,6 +151,13 @@ def test_a_run_is_never_written_over(made: tuple[LoadedRun, list[str]], entries:
     assert tree(made[0].folder) == before
 
 
+def test_a_run_is_not_written_into_a_sweep(entries: tuple[Entry, ...], tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a sweep"):
+        run_bench(plan_of(entries), tmp_path, silent)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
 def fake_rows(monkeypatch: pytest.MonkeyPatch, run: LoadedRun) -> list[Job]:
     """No process is started: timing gives the rows of an earlier run."""
     jobs: list[Job] = []

@@ -16,6 +16,7 @@ from tiny_models import Compress
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench import sweep as module
+from edge_latup.bench.case.policies import with_spatial
 from edge_latup.bench.isolate import worker_environment
 from edge_latup.bench.run import Entry
 from edge_latup.bench.sweep import ISAS, SweepPlan, expand, parse_isas, parse_threads, run_sweep
@@ -220,6 +221,25 @@ def test_rows_of_another_artifact_machine_or_version_are_not_mixed(
             run_sweep(plan_of(entries[:1]), tmp_path, silent)
         assert "--out" in caught.value.hint
     assert tree(tmp_path / "rows") == written
+
+
+def test_a_sweep_is_of_one_size_in_a_folder_of_its_own(entries: tuple[Entry, ...], worker: FakeWorker, tmp_path: Path) -> None:
+    manifest = entries[1].artifact.manifest
+    larger = with_spatial(manifest.spec, manifest.spec.spatial.model_copy(update={"size": (64, 64, 64)}))
+    other = replace(entries[1].artifact, manifest=manifest.model_copy(update={"spec": larger}))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    before = tree(tmp_path)
+    wrong = [
+        ((entries[0], Entry(artifact=other, runtime="openvino")), "sweep", "inputs of different sizes: .* 64x64x64"),
+        (entries, "file", "is a file"),
+        (entries, "run", "holds a bench run"),
+    ]
+    for asked, folder, message in wrong:
+        with pytest.raises(InputError, match=message):
+            run_sweep(plan_of(asked), tmp_path / folder, silent)
+    assert (tree(tmp_path), worker.calls) == (before, [])
 
 
 def test_damaged_records_are_named(entries: tuple[Entry, ...], worker: FakeWorker, tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_int8_that_was_never_executed_is_called_that(tmp_path: Path) -> None:
     assert found.refused == {"openvino-int8": "declared INT8, executed none (18 convolutions, none in i8)"}
 
 
+def test_what_was_timed_on_another_size_is_not_compared(tmp_path: Path) -> None:
+    """A window of half the side takes an eighth of the time, and a case needs more of them."""
+    found = verdict(sample(tmp_path / "run", Plan().changed("openvino-int8", input_shape=(1, 3, 64, 64, 64), samples_ms=(90.0,) * 24)))
+    assert found.use == "openvino-bf16"
+    assert "it was timed on an input of 64x64x64 voxels" in found.refused["openvino-int8"]
+
+
 def test_a_candidate_that_drifts_too_far_is_refused(tmp_path: Path) -> None:
     run = sample(tmp_path / "run", Plan(drops=DROPS | {"openvino-int8": 0.02}))
     found = verdict(run)

@@ -129,6 +129,14 @@ def test_figures_of_two_machines_share_no_table(tmp_path: Path) -> None:
         markdown([load_network(folder) for folder in folders])
 
 
+def test_figures_of_two_versions_share_no_table(tmp_path: Path) -> None:
+    newer = {**PLAN.run, "versions": {"openvino": "2031.1"}}
+    folders = [write_network(tmp_path / "one"), write_network(tmp_path / "two", sample_run.Plan(**{**vars(PLAN), "run": newer}))]
+    with pytest.raises(InputError, match=r"were measured with openvino .* and .*") as caught:
+        markdown([load_network(folder) for folder in folders])
+    assert "2031.1" in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from command import Command
 from sample_sweep import INT8, row, sweep_of
+from support import tree
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench.sweep_store import LoadedSweep
@@ -71,6 +72,12 @@ def test_options_that_do_not_fit_are_refused(
     assert done.code == 2
     assert message in done.err
     assert not (tmp_path / "s").exists()
+
+
+def test_a_runtime_is_named_in_one_place(cli: Command, tiny_fp32: Artifact, tmp_path: Path) -> None:
+    done = cli("bench", f"{tiny_fp32.folder}@onnxruntime", "--sweep", "--runtimes", "openvino", "--out", tmp_path / "s")
+    assert (done.code, tree(tmp_path)) == (2, {})
+    assert "@onnxruntime and --runtimes openvino both name a runtime" in done.err
 
 
 def test_quantize_all_makes_and_skips(cli: Command, tiny_fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,18 @@ def test_what_is_not_whole_is_done_again(cli: Command, model: Artifact, cases: P
     assert outputs(out) == before
 
 
+def test_a_label_map_of_another_tool_is_not_replaced_unasked(cli: Command, model: Artifact, cases: Path, out: Path) -> None:
+    out.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), out / "case-b.nii.gz")
+    before = tree(out)
+    done = run(cli, model, cases, out)
+    assert (done.code, done.out) == (2, "")
+    assert f"{out / 'case-b.nii.gz'} is there already, and was not made by edge-latup" in done.err
+    assert tree(out) == before
+    done = run(cli, model, cases, out, "--overwrite")
+    assert statuses(done) == dict.fromkeys(NAMES, "written")
+
+
 def test_a_label_map_that_somebody_corrected_is_not_replaced_unasked(
     cli: Command, model: Artifact, cases: Path, out: Path
 ) -> None:  # fmt: skip

@@ -20,7 +20,7 @@ from tiny_network import random_network, tiny_spec, write_checkpoint
 from edge_latup.errors import SpecError
 from edge_latup.manifest import SeenCase
 from edge_latup.networks.latup_net import LatupNet
-from edge_latup.spec import ModelSpec
+from edge_latup.spec import ModelSpec, SlidingWindow
 from edge_latup.training import loop
 from edge_latup.training.data import TrainingCase
 from edge_latup.training.loop import CURVE_NAME, RECIPE_NAME, STATE_NAME, Run, averaged, learning_rate, start, train, train_step
@@ -174,6 +174,20 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_written(tmp_path: Path
         start(spec, RECIPE, tmp_path / "run")
     assert message in caught.value.message
     assert not tree(tmp_path)
+
+
+def test_a_network_that_slides_windows_is_shown_no_whole_heads(tmp_path: Path) -> None:
+    windows = SPEC.model_copy(update={"spatial": SlidingWindow(size=SPEC.spatial.size)})
+    with pytest.raises(SpecError, match="sees no whole head"):
+        start(windows, RECIPE.model_copy(update={"head_share": 0.5}), tmp_path / "run")
+    assert not tree(tmp_path)
+
+
+def test_a_file_is_no_place_for_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SpecError, match="is a file"):
+        start(SPEC, RECIPE, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_checkpoint_that_is_no_run_is_not_written_over(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from edge_latup.artifact import Artifact
+from edge_latup.artifact import Artifact, sha256_of
 from edge_latup.bench.report import render_report
 from edge_latup.bench.run import Entry, Plan, run_bench
 from edge_latup.cases.cohort import write_cohort
@@ -17,8 +17,8 @@ from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.errors import MissingDependencyError
 from edge_latup.export.torch_onnx import export_onnx, export_reference, refuse_no_checkpoint
 from edge_latup.manifest import Precision
+from edge_latup.quantize.advice import int8_options
 from edge_latup.quantize.calibration import make_calibration
-from edge_latup.quantize.estimators import MIN_MAX
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import prepare
 
@@ -26,8 +26,6 @@ CALIBRATION_SEED: Final = 11
 EVALUATION_SEED: Final = 12
 """Neither is a seed the demo checkpoint was trained on; the bench checks that by the cases' hashes."""
 CALIBRATION_CASES: Final = 8
-LATUP_HEAD: Final = "output"
-"""LATUP-Net's last convolution, which makes the class scores: 0.03 % of the multiplications, and INT8 agrees more with it in float."""
 NOTE: Final = "demo checkpoint, trained briefly, mostly on synthetic cases: not for clinical use"
 
 
@@ -49,6 +47,14 @@ def time_stamp() -> str:
     return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
 
 
+def notes_on(fp32: Artifact) -> tuple[str, ...]:
+    """What a reader must know of the demo checkpoint, where it is what was exported."""
+    from edge_latup.networks.build import WEIGHTS_NAME
+
+    exported = {step.parameters.get("checkpoint_sha256") for step in fp32.manifest.recipe}
+    return (NOTE,) if sha256_of(demo_checkpoint() / WEIGHTS_NAME) in exported else ()
+
+
 def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], None]) -> list[CaseFiles]:
     """The first `count` phantoms of a cohort; those that are in `folder` already are kept."""
     made = []
@@ -56,18 +62,6 @@ def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str],
         made.append(case)
         progress(f"phantom {len(made)} of {count} in {folder.name}")
     return made
-
-
-def int8_options(fp32: Artifact) -> dict[str, Any]:
-    """Options of `quantize` for int8: modules left in float, and how ranges are found.
-
-    LATUP-Net is calibrated on phantoms and used on patients, whose activations reach further than the phantoms' mean extremes: its ranges
-    are the widest seen.
-    """
-    network = fp32.manifest.spec.network
-    if network is not None and network.family == "latup-net":
-        return {"keep_float": (LATUP_HEAD,), "estimator": MIN_MAX}
-    return {}
 
 
 def compress(
@@ -129,7 +123,9 @@ def run_demo(
         Entry(artifact=fp32, runtime="openvino"),
         *compress(fp32, artifacts, calibration, progress),
     )
-    plan = Plan(entries=entries, cases=(*held_out, *own), reference="fp32", baseline="pytorch", command=command, notes=(NOTE,))
+    plan = Plan(
+        entries=entries, cases=(*held_out, *own), reference="fp32", baseline="pytorch", command=command, notes=notes_on(fp32)
+    )  # fmt: skip
     run_bench(plan, run / "records", progress)
     progress("rendering the report")
     return Demo(run=run / "records", report=render_report(run / "records", run / "report.html"))

@@ -11,7 +11,7 @@ from typing import Final
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench.cautions import cautions
-from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, NOTE, int8_options, make_phantoms, time_stamp
+from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, make_phantoms, notes_on, time_stamp
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.report import render_report
@@ -23,6 +23,7 @@ from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.export.torch_onnx import export_onnx, refuse_no_checkpoint
 from edge_latup.manifest import RuntimeName
+from edge_latup.quantize.advice import int8_options
 from edge_latup.quantize.all_methods import quantize_all
 from edge_latup.quantize.calibration import Calibration, make_calibration
 from edge_latup.quantize.methods import quantize
@@ -147,7 +148,7 @@ def _on(made: dict[str, Artifact], runtime: RuntimeName) -> tuple[Entry, ...]:
 def _bench(made: dict[str, Artifact], cases: Sequence[CaseFiles], out: Path, command: str, progress: Progress) -> LoadedRun:
     plan = Plan(
         entries=_on(made, "openvino"), cases=tuple(cases), reference="fp32", baseline="fp32", min_runs=MIN_RUNS, command=command,
-        notes=(NOTE,),
+        notes=notes_on(made["fp32"]),
     )  # fmt: skip
     return load_run(run_bench(plan, out, progress).folder)
 
@@ -167,7 +168,7 @@ def _sweep(
     def plan(entries: tuple[Entry, ...], levels: tuple[IsaName, ...]) -> SweepPlan:
         return SweepPlan(
             entries=entries, threads=(max(2, usable_cores()),), isas=levels, min_runs=MIN_RUNS, warm_up_runs=WARM_UP_RUNS, drift=run,
-            command=command, notes=(NOTE,),
+            command=command, notes=notes_on(made["fp32"]),
         )  # fmt: skip
 
     openvino = _on(made, "openvino")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from edge_latup.bench.judging import MARGIN
 from edge_latup.cases.identity import CaseOrigin
 from edge_latup.metrics.statistics import Bootstrap, Method
 from edge_latup.records import Record
 from edge_latup.spec import REGIONS, Region
 
-MARGIN: Final = 0.005
 Basis = Literal["non-inferiority test", "too few cases for a test", "no labelled case"]
 """What a decision on the cases of one origin rests on."""
 

@@ -21,6 +21,11 @@ class EdgeLatupError(Exception):
         self.hint = hint
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs an extra: from the source and with the pinned versions, since the package is on no index."""
+    return f"in edge-latup's folder: pip install -c constraints.txt '.[{extra}]'"
+
+
 class InputError(EdgeLatupError):
     """Bad usage or bad input."""
 

@@ -8,7 +8,6 @@ from edge_latup.export.layers import Cost
 from edge_latup.export.network_index import known_networks
 
 LATUP_PARAMETERS: Final = 3_069_060
-LATUP_MACS_128: Final = 788_730_478_592
 LATUP_PUBLISHED_GFLOP: Final = 15.79
 """Alwadee et al. 2025, Table 5."""
 CROP_VOXELS: Final = 128**3

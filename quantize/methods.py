@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from edge_latup.artifact import Artifact, write_artifact
-from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
+from edge_latup.errors import ArtifactError, InputError, MissingDependencyError, install_hint
 from edge_latup.manifest import Manifest, Parity, Precision, RuntimeName, Step
 from edge_latup.quantize import onnxruntime_int8, tensorrt_float, tensorrt_int8
 from edge_latup.quantize.calibration import Calibration
@@ -37,7 +37,7 @@ def choose(method: str, runtime: RuntimeName) -> tuple[Method, Recipe]:
         raise InputError(f"{method} makes nothing for {runtime}", f"it makes files for: {', '.join(chosen.recipes)}")
     recipe = chosen.recipes[runtime]
     if missing := [package for package in recipe.packages if not installed(package)]:
-        raise MissingDependencyError(f"{method} for {runtime} needs {', '.join(missing)}", "pip install 'edge-latup[engineer]'")
+        raise MissingDependencyError(f"{method} for {runtime} needs {', '.join(missing)}", install_hint("engineer"))
     return chosen, recipe
 
 

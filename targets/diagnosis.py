@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, get_args
 
+from edge_latup.errors import install_hint
 from edge_latup.manifest import Precision
 from edge_latup.runtimes.base import installed
 from edge_latup.runtimes.openvino import openvino_core
 from edge_latup.targets.host import Host, describe_host
 from edge_latup.versions import version_of
 
-CORE: Final = "pip install 'edge-latup[core]'"
-ENGINEER: Final = "pip install 'edge-latup[engineer]'"
+CORE: Final = install_hint("core")
+ENGINEER: Final = install_hint("engineer")
 PACKAGES: Final = (
-    ("numpy", "numpy", "everything", "pip install edge-latup"),
-    ("nibabel", "nibabel", "reading and writing cases", "pip install edge-latup"),
+    ("numpy", "numpy", "everything", CORE),
+    ("nibabel", "nibabel", "reading and writing cases", CORE),
     ("openvino", "openvino", "running artifacts (x86 default)", CORE),
-    ("onnxruntime", "onnxruntime", "running artifacts (fallback), proving parity", "pip install 'edge-latup[onnxruntime]'"),
+    ("onnxruntime", "onnxruntime", "running artifacts (fallback), proving parity", install_hint("onnxruntime")),
     ("torch", "torch", "training and export", ENGINEER),
     ("safetensors", "safetensors", "checkpoints", ENGINEER),
     ("onnx", "onnx", "export and compression", ENGINEER),
@@ -28,7 +29,7 @@ PACKAGES: Final = (
     ("plotly", "plotly", "the report", ENGINEER),
     ("PIL", "pillow", "the report", ENGINEER),
     ("cryptography", "cryptography", "signing and verifying bundles", CORE),
-    ("asyncssh", "asyncssh", "bench on other hosts", "pip install 'edge-latup[remote]'"),
+    ("asyncssh", "asyncssh", "bench on other hosts", install_hint("remote")),
 )
 """Import name, distribution, purpose, remedy."""
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from edge_latup.errors import MissingDependencyError
+from edge_latup.errors import MissingDependencyError, install_hint
 from edge_latup.manifest import Precision, RuntimeName
 from edge_latup.runtimes.base import installed
 from edge_latup.targets.bandwidth import QUICK_RUNS, RUNS, Copy, copy_bandwidth
@@ -43,7 +43,7 @@ def probe(*, quick: bool = False, root: Path = Path("/")) -> Profile:
         )
     precisions: tuple[str, ...] = tuple(name for name in openvino_precisions() if name != "fp16")
     if not precisions:
-        raise MissingDependencyError("rates are measured with OpenVINO, which is missing", "pip install 'edge-latup[core]'")
+        raise MissingDependencyError("rates are measured with OpenVINO, which is missing", install_hint("core"))
     state = read_state(root, isa=host.isa, system=host.system, python=host.python, governor=host.governor)
     copy = copy_bandwidth(state.last_level_bytes, host.memory_bytes, host.cores, runs=QUICK_RUNS if quick else RUNS)
     rates = convolution_rates(precisions, shapes=QUICK_SHAPES if quick else ())

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from edge_latup.errors import InputError, MissingDependencyError, SpecError
+from edge_latup.errors import InputError, MissingDependencyError, SpecError, install_hint
 from edge_latup.manifest import Precision, RuntimeName
 from edge_latup.records import Record, summary_of, write_text
 from edge_latup.targets.host_state import HostState
@@ -176,6 +176,6 @@ def write_profile(profile: Profile, path: Path) -> None:
     try:
         import tomli_w
     except ImportError as error:
-        raise MissingDependencyError("writing a profile needs tomli-w", "pip install 'edge-latup[core]'") from error
+        raise MissingDependencyError("writing a profile needs tomli-w", install_hint("core")) from error
     data = profile.model_dump(mode="json", exclude_none=True)
     write_text(tomli_w.dumps({key: value for key, value in data.items() if value not in ([], {})}), path)

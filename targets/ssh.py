@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from edge_latup.errors import InputError, MissingDependencyError, RemoteError
+from edge_latup.errors import InputError, MissingDependencyError, RemoteError, install_hint
 from edge_latup.runtimes.base import installed
 from edge_latup.targets.host_keys import HostKey, changed, known_files, unknown
 from edge_latup.targets.remote_host import RemoteHost
@@ -56,7 +56,7 @@ class Link:
 
     def __init__(self, host: RemoteHost) -> None:
         if not installed("asyncssh"):
-            raise MissingDependencyError("asyncssh is not installed", "pip install 'edge-latup[remote]'")
+            raise MissingDependencyError("asyncssh is not installed", install_hint("remote"))
         self.host = host
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"ssh-{host.name}", daemon=True)

@@ -14,8 +14,8 @@ from edge_latup.export.torch_onnx import export_onnx, export_reference
 
 REFERENCE: Final = "pytorch"
 NEEDED: Final = (REFERENCE, "fp32", "int8")
-COMPARED: Final = ("fp32", "bf16", "int8")
-"""In the order of rows; bf16 is left out where this CPU does not compute in it."""
+COMPARED: Final = ("fp32", "bf16", "int8", "int8-bf16")
+"""In the order of rows; those in BF16 are left out where this CPU does not compute in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class DemoArtifacts:
 
 
 def newest_artifacts(demo: Path) -> Path | None:
-    """Folder of the artifacts of the newest demo run that got as far as int8, which is made last; None where there is none."""
+    """Folder of the artifacts of the newest demo run that got as far as int8; None where there is none."""
     found = sorted(demo.glob("*/artifacts"), reverse=True)
     return next((folder for folder in found if all((folder / name / MANIFEST_NAME).is_file() for name in NEEDED)), None)
 

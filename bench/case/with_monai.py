@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_latup.cases.layout import CaseFiles
 from edge_latup.cases.read import read_case
 from edge_latup.cases.write import write_label_map
-from edge_latup.errors import InputError, MissingDependencyError
+from edge_latup.errors import InputError, MissingDependencyError, install_hint
 from edge_latup.runtimes.base import Session, installed
 from edge_latup.segmentation.engine import Clock, finish
 from edge_latup.segmentation.prepare import CropBox, Image, normalise_after_crop, whole_volumes
@@ -35,7 +35,7 @@ def check_monai() -> None:
         MissingDependencyError: it is not installed.
     """
     if not installed("monai"):
-        raise MissingDependencyError("comparing with MONAI needs MONAI, which is not installed", "pip install 'edge-latup[compare]'")
+        raise MissingDependencyError("comparing with MONAI needs MONAI, which is not installed", install_hint("compare"))
 
 
 def check_plain(spec: ModelSpec) -> None:

@@ -20,7 +20,7 @@ from edge_latup.bench.store import LoadedRun, load_run
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.bench.table import tables
 from edge_latup.bench.verdict import GAIN, Verdict, verdict
-from edge_latup.errors import InputError, MissingDependencyError
+from edge_latup.errors import InputError, MissingDependencyError, install_hint
 from edge_latup.records import write_text
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def _need_packages() -> None:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                f"the report needs {package}, which is not installed", "pip install 'edge-latup[engineer]'"
-            ) from error
+            raise MissingDependencyError(f"the report needs {package}, which is not installed", install_hint("engineer")) from error
 
 
 def _environment() -> jinja2.Environment:

@@ -21,7 +21,6 @@ from edge_latup.errors import InputError, SpecError, VerificationError
 from edge_latup.records import read_record, write_record
 from edge_latup.runtimes.tensorrt_system import allow_system_tensorrt
 
-GIVE_BACK: Final = "free space, or give the folder back to its owner"
 MAX_AGE: Final = timedelta(hours=24)
 OVERRIDE: Final = "--despite-failed-self-test"
 

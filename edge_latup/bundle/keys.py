@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from edge_latup.bundle.canonical import canonical_bytes
 from edge_latup.bundle.manifest import OLDEST_SCHEMA, KeyId
-from edge_latup.errors import InputError, MissingDependencyError
+from edge_latup.errors import InputError, MissingDependencyError, install_hint
 from edge_latup.records import Record, summary_of
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def is_signed_by(public: PublicKey, signature: bytes, content: bytes) -> bool:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError:
-        raise MissingDependencyError("a signature is checked with cryptography, which is missing", "pip install edge-latup[core]") from None
+        raise MissingDependencyError("a signature is checked with cryptography, which is missing", install_hint("core")) from None
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public.public_key)).verify(signature, content)
     except (InvalidSignature, ValueError):

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import IO, Any, Final
 
 from edge_latup.bundle.refusal import refused
-from edge_latup.errors import MissingDependencyError
+from edge_latup.errors import MissingDependencyError, install_hint
 
 MAGIC: Final = b"\x28\xb5\x2f\xfd"
 LEVEL: Final = 12
@@ -30,7 +30,7 @@ def zstd_module() -> Any:
         else:
             from backports import zstd
     except ImportError:
-        raise MissingDependencyError(".tar.zst is read with backports.zstd, which is missing", "pip install edge-latup[core]") from None
+        raise MissingDependencyError(".tar.zst is read with backports.zstd, which is missing", install_hint("core")) from None
     return zstd
 
 

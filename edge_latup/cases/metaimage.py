@@ -21,7 +21,7 @@ from edge_latup.cases.metaheader import CONVERT, MetaHeader, read_metaheader
 from edge_latup.cases.orientation import Grid
 from edge_latup.cases.stream import COPY_AGAIN, DEFLATE_RATIO, TRAILING_BYTES, Inflated, Stream, reading, size_of
 from edge_latup.cases.volume import Volume, check_extent, check_size, grid_of
-from edge_latup.errors import CaseError, MissingDependencyError
+from edge_latup.errors import CaseError, MissingDependencyError, install_hint
 
 METAIMAGE_SUFFIXES: Final = (".mha", ".mhd")
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -37,7 +37,7 @@ def simpleitk_for(path: Path) -> Any:
     try:
         return importlib.import_module("SimpleITK")  # so that the core imports without it
     except ImportError as error:
-        raise MissingDependencyError(f"{path} is a MetaImage, which needs SimpleITK", "pip install 'edge-latup[metaimage]'") from error
+        raise MissingDependencyError(f"{path} is a MetaImage, which needs SimpleITK", install_hint("metaimage")) from error
 
 
 def open_metaimage(path: Path) -> Volume:

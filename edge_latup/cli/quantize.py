@@ -57,6 +57,7 @@ def quantize(
 ) -> None:
     """Compress an FP32 artifact for the runtime that will run it, and run it there once. TensorRT's file is checked, not run."""
     from edge_latup.artifact import open_artifact
+    from edge_latup.quantize.advice import advice
     from edge_latup.quantize.methods import check_calibration, check_source
 
     if every:
@@ -82,6 +83,8 @@ def quantize(
     check_source(source)
     inputs = _calibrate(source, calibration, crops_per_case)
     output.note(f"{method} for {'every runtime' if runtime == ALL else runtime}: {summary}")
+    if told := advice(source, method, runtime, keep_float or (), choice.estimator):
+        output.note(told)
     options: dict[str, Any] = {
         "calibration": inputs, "keep_float": keep_float or (), "float_precision": cast("Precision | None", float_precision),
         "overwrite": overwrite,

@@ -6,7 +6,7 @@ import platform
 from typing import Final
 
 from edge_latup.artifact import Artifact, refuse_outside
-from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
+from edge_latup.errors import ArtifactError, InputError, MissingDependencyError, install_hint
 from edge_latup.manifest import RuntimeName
 from edge_latup.runtimes import onnxruntime, openvino, pytorch, tensorrt
 from edge_latup.runtimes.base import RuntimeModule, Session, SessionOptions
@@ -21,19 +21,20 @@ RUNTIMES: Final[dict[RuntimeName, RuntimeModule]] = {
 ARM: Final = ("aarch64", "arm64")
 
 INSTALL: Final[dict[RuntimeName, str]] = {
-    "openvino": "pip install 'edge-latup[core]'",
-    "onnxruntime": "pip install 'edge-latup[onnxruntime]'",
-    "pytorch": "pip install 'edge-latup[engineer]'",
+    "openvino": install_hint("core"),
+    "onnxruntime": install_hint("onnxruntime"),
+    "pytorch": install_hint("engineer"),
     "tensorrt": tensorrt.BUILD,
 }
 
 
 MAKE: Final[dict[RuntimeName, str]] = {
-    "openvino": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime openvino",
-    "onnxruntime": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --runtime onnxruntime",
+    "openvino": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method bf16 --out OTHER (or int8)",
+    "onnxruntime": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method int8 --runtime onnxruntime"
+    " --calibration CASES --out OTHER",
     "pytorch": "edge-latup export CHECKPOINT --reference --out ARTIFACT",
-    "tensorrt": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method int8 --runtime tensorrt"
-    " (or typed-fp16, typed-fp32)",
+    "tensorrt": "edge-latup export CHECKPOINT --out ARTIFACT, then edge-latup quantize ARTIFACT --method typed-fp16 --runtime tensorrt"
+    " --out OTHER (or int8, typed-fp32)",
 }
 """What makes an artifact for a runtime."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_latup.errors import ArtifactError, MissingDependencyError
+from edge_latup.errors import ArtifactError, MissingDependencyError, install_hint
 from edge_latup.runtimes.base import installed, peak_of_lifetimes
 from edge_latup.runtimes.onnx_audit import fix_input
 
@@ -47,7 +47,7 @@ def facts_of(path: Path, input_shape: tuple[int, ...] | None = None) -> ModelFac
         MissingDependencyError: onnx, which reads it, is not installed.
     """
     if not installed("onnx"):
-        raise MissingDependencyError(f"checking {path} before it is built needs onnx", "pip install onnx, or 'edge-latup[engineer]'")
+        raise MissingDependencyError(f"checking {path} before it is built needs onnx", install_hint("engineer"))
     import onnx
 
     try:

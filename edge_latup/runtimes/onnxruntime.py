@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_latup.artifact import Artifact
-from edge_latup.errors import ArtifactError, MissingDependencyError
+from edge_latup.errors import ArtifactError, MissingDependencyError, install_hint
 from edge_latup.runtimes.audit import Audit
 from edge_latup.runtimes.base import Batch, Kernel, RuntimeInfo, SessionOptions, check_batch, fixed_shape, installed
 from edge_latup.runtimes.matching import audited
@@ -157,7 +157,7 @@ class OnnxRuntimeSession:
 
     def _optimised(self) -> Any:
         if not installed("onnx"):
-            raise MissingDependencyError("reading which kernels ONNX Runtime executes needs onnx", "pip install 'edge-latup[engineer]'")
+            raise MissingDependencyError("reading which kernels ONNX Runtime executes needs onnx", install_hint("engineer"))
         import onnx
 
         return onnx.load(str(Path(self._folder.name) / OPTIMISED), load_external_data=False).graph

@@ -15,7 +15,8 @@ from edge_latup.runtimes.tensorrt_system import allow_system_tensorrt
 from edge_latup.versions import version_of
 
 INSTALL: Final = (
-    "pip install 'edge-latup[audit,tensorrt]' tensorrt on a machine with an NVIDIA GPU; JetPack 6 has TensorRT: leave the last word out"
+    "in edge-latup's folder: pip install -c constraints.txt '.[audit,tensorrt]' tensorrt"
+    " on a machine with an NVIDIA GPU; JetPack 6 has TensorRT: leave the last word out"
 )
 BUILD: Final = (
     f"{INSTALL}. Without Python there: trtexec --onnx=model.onnx --saveEngine=model.engine (with TensorRT 10 also --stronglyTyped). "

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from edge_latup.artifact import open_artifact
 from edge_latup.cases.layout import CaseFiles
-from edge_latup.errors import ArtifactError, InputError, MissingDependencyError
+from edge_latup.errors import ArtifactError, InputError, MissingDependencyError, install_hint
 from edge_latup.segmentation.case import Segmenter
 from edge_latup.segmentation.cohort import CaseResult, Failure, Job, RunCases, failed, segment_one
 from edge_latup.segmentation.resume import label_map_of
@@ -81,7 +81,7 @@ def on_cluster(address: str) -> RunCases:
     try:
         dask = importlib.import_module("distributed")
     except ImportError:
-        raise MissingDependencyError("a cluster needs distributed", "pip install 'edge-latup[cluster]'") from None
+        raise MissingDependencyError("a cluster needs distributed", install_hint("cluster")) from None
 
     def run(job: Job, cases: Sequence[CaseFiles]) -> Generator[CaseResult, None, None]:
         with _connected(dask, address) as client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_latup.errors import MissingDependencyError
+from edge_latup.errors import MissingDependencyError, install_hint
 from edge_latup.spec import PostProcess
 
 
@@ -22,7 +22,7 @@ def remove_small_components(label: NDArray[np.uint8], rule: PostProcess) -> NDAr
     try:
         import cc3d
     except ImportError:
-        raise MissingDependencyError("removing small components needs connected-components-3d", "pip install 'edge-latup[core]'") from None
+        raise MissingDependencyError("removing small components needs connected-components-3d", install_hint("core")) from None
     # Labelled as a multi-class image, neighbours of different classes belong to different components.
     components = cc3d.connected_components(label, connectivity=rule.connectivity)
     sizes = np.bincount(components.ravel())

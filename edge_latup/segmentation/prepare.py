@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.cases.read import Case
-from edge_latup.errors import InputError, MissingDependencyError
+from edge_latup.errors import InputError, MissingDependencyError, install_hint
 from edge_latup.segmentation.standardise import match_histogram, resize_linear, resize_nearest
 from edge_latup.spec import CentreCrop, ModelSpec, Normalisation, Size, SlidingWindow
 
@@ -101,7 +101,7 @@ def nonzero_mask(channels: Sequence[Image]) -> NDArray[np.bool_]:
     try:
         import cc3d
     except ImportError:
-        raise MissingDependencyError("filling a head's holes needs connected-components-3d", "pip install 'edge-latup[core]'") from None
+        raise MissingDependencyError("filling a head's holes needs connected-components-3d", install_hint("core")) from None
     empty = np.ones(channels[0].shape, dtype=np.bool_)
     for channel in channels:
         empty &= channel == 0

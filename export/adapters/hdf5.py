@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_latup.errors import ArtifactError, MissingDependencyError
+from edge_latup.errors import ArtifactError, MissingDependencyError, install_hint
 
 Kind = Literal["convolution", "dense", "norm"]
 Group = tuple[str, list[tuple[str, Any]]]
@@ -73,7 +73,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
-        raise MissingDependencyError("reading Keras weights needs h5py", "pip install 'edge-latup[keras]'") from None
+        raise MissingDependencyError("reading Keras weights needs h5py", install_hint("keras")) from None
     try:
         with h5py.File(_inner(path) if zipfile.is_zipfile(path) else path, "r") as file:
             yield file

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_latup.artifact import Artifact, refuse_existing, sha256_of
-from edge_latup.errors import ArtifactError, MissingDependencyError
+from edge_latup.errors import ArtifactError, MissingDependencyError, install_hint
 from edge_latup.export.adapters.monai_config import Bundle, plain, read_bundle, target_of
 from edge_latup.export.adapters.weights import fill, load_weights, tensors_of
 from edge_latup.versions import versions_of
@@ -66,7 +66,7 @@ def rebuild(bundle: Bundle) -> tuple[Any, Path]:
     try:
         from monai.bundle.config_parser import ConfigParser
     except ImportError:
-        raise MissingDependencyError("rebuilding a bundle's network needs MONAI", "pip install 'edge-latup[monai]'") from None
+        raise MissingDependencyError("rebuilding a bundle's network needs MONAI", install_hint("monai")) from None
     name, arguments = network_of(bundle)
     try:
         network = ConfigParser({"network": {"_target_": f"monai.networks.nets.{name}", **arguments}}).get_parsed_content("network")

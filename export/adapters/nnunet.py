@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_latup.artifact import Artifact, refuse_existing, sha256_of
-from edge_latup.errors import ArtifactError, MissingDependencyError
+from edge_latup.errors import ArtifactError, MissingDependencyError, install_hint
 from edge_latup.export.adapters.weights import fill, load_weights, tensors_of
 from edge_latup.versions import versions_of
 
@@ -132,9 +132,7 @@ def rebuild(found: NnunetFolder, architecture: tuple[str, dict[str, Any]], input
     try:
         from dynamic_network_architectures.architectures import unet
     except ImportError:
-        raise MissingDependencyError(
-            "rebuilding nnU-Net's networks needs dynamic-network-architectures", "pip install 'edge-latup[nnunet]'"
-        ) from None
+        raise MissingDependencyError("rebuilding nnU-Net's networks needs dynamic-network-architectures", install_hint("nnunet")) from None
     name, arguments = architecture
     try:
         network = getattr(unet, name)(input_channels=inputs, num_classes=outputs, **{**arguments, "deep_supervision": False})

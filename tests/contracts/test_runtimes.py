@@ -201,7 +201,7 @@ def test_a_missing_runtime_is_named_with_the_command_that_installs_it(
     with pytest.raises(MissingDependencyError, match=f"runtime {runtime} is not installed") as caught:
         open_session(artifact, runtime)
     assert caught.value.exit_code == 3
-    assert caught.value.hint.startswith("pip install 'edge-latup[")
+    assert caught.value.hint.startswith("in edge-latup's folder: pip install -c constraints.txt '.[")
 
 
 def test_a_runtime_that_is_there_but_broken_is_missing_too(

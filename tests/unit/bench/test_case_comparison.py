@@ -257,7 +257,7 @@ def test_without_monai_nothing_begins(case_plan: CasePlan, tmp_path: Path, monke
     monkeypatch.setattr(with_monai, "installed", lambda package: package != "monai")
     with pytest.raises(MissingDependencyError, match="needs MONAI") as caught:
         compare(case_plan, tmp_path / "out", lambda _: None)
-    assert caught.value.hint == "pip install 'edge-latup[compare]'"
+    assert caught.value.hint == "in edge-latup's folder: pip install -c constraints.txt '.[compare]'"
     assert not tree(tmp_path)
 
 

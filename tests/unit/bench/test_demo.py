@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_latup.artifact import Artifact, open_artifact
-from edge_latup.bench.demo import compress
+from edge_latup.artifact import Artifact, open_artifact, sha256_of
+from edge_latup.bench.demo import NOTE, compress, demo_checkpoint, notes_on
 
 pytest.importorskip("nncf")
 
@@ -32,3 +32,12 @@ def test_another_network_has_no_module_of_that_name(tiny_fp32: Artifact, tiny_ca
     done = open_artifact(tmp_path / "int8").manifest.recipe[-1].parameters
     assert "keep_float" not in done
     assert done["ranges"] == "mean min-max"
+
+
+def test_only_the_demo_checkpoint_is_called_that(tiny_fp32: Artifact) -> None:
+    assert notes_on(tiny_fp32) == ()
+    step = tiny_fp32.manifest.recipe[0]
+    digest = sha256_of(demo_checkpoint() / "model.safetensors")
+    demo = step.model_copy(update={"parameters": step.parameters | {"checkpoint_sha256": digest}})
+    exported = dataclasses.replace(tiny_fp32, manifest=tiny_fp32.manifest.model_copy(update={"recipe": (demo,)}))
+    assert notes_on(exported) == (NOTE,)

@@ -152,7 +152,7 @@ def test_without_simpleitk_the_command_that_installs_it_is_given(tmp_path: Path,
     for attempt in (lambda: open_volume(path), lambda: write_label_map(canonical_label(), case, path)):
         with pytest.raises(MissingDependencyError, match=f"{path} is a MetaImage, which needs SimpleITK") as caught:
             attempt()
-        assert caught.value.hint == "pip install 'edge-latup[metaimage]'"
+        assert caught.value.hint == "in edge-latup's folder: pip install -c constraints.txt '.[metaimage]'"
         assert caught.value.exit_code == 3
     assert tree(tmp_path) == before
 

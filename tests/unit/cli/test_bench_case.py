@@ -71,5 +71,5 @@ def test_without_monai_the_command_says_what_to_install(
     monkeypatch.setattr(with_monai, "installed", lambda package: package != "monai")
     done = cli("bench-case", find_cases(tiny_cases)[0].path, "--out", "out")
     assert done.code == 3
-    assert "hint: pip install 'edge-latup[compare]'" in done.err
+    assert "hint: in edge-latup's folder: pip install -c constraints.txt '.[compare]'" in done.err
     assert not tree(tmp_path)

@@ -42,7 +42,7 @@ def test_the_package_that_is_missing_is_named(cli: Command, tmp_path: Path, monk
     monkeypatch.setattr("edge_latup.targets.ssh.installed", lambda name: False)
     artifact = pointwise_artifact(tmp_path / "tiny", (16, 16, 16)).folder
     done = cli("bench", artifact, "--out", tmp_path / "out", "--host", "board")
-    assert (done.code, "pip install 'edge-latup[remote]'" in done.err) == (3, True)
+    assert (done.code, "in edge-latup's folder: pip install -c constraints.txt '.[remote]'" in done.err) == (3, True)
 
 
 @pytest.mark.parametrize(

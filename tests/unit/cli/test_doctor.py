@@ -14,9 +14,9 @@ def test_a_missing_package_is_shown_with_the_command_that_mends_it(cli: Command,
     assert (done.code, done.err) == (0, "")
     (openvino,) = [line for line in done.out.splitlines() if "openvino " in line]
     assert "missing" in openvino
-    assert "pip install 'edge-latup[core]'" in openvino
+    assert "in edge-latup's folder: pip install -c constraints.txt '.[core]'" in openvino
     (nncf,) = [line for line in done.out.splitlines() if "nncf " in line]
-    assert "pip install 'edge-latup[engineer]'" in nncf
+    assert "in edge-latup's folder: pip install -c constraints.txt '.[engineer]'" in nncf
     assert done.out.count("missing") == 2
     assert done.out.startswith("machine: ")
 
@@ -26,7 +26,7 @@ def test_json_tells_the_same(cli: Command, monkeypatch: pytest.MonkeyPatch) -> N
     done = cli("--json", "doctor")
     assert done.code == 0
     assert [name for name, package in done.data["packages"].items() if not package["works"]] == ["onnxruntime"]
-    assert done.data["packages"]["onnxruntime"]["remedy"] == "pip install 'edge-latup[onnxruntime]'"
+    assert done.data["packages"]["onnxruntime"]["remedy"] == "in edge-latup's folder: pip install -c constraints.txt '.[onnxruntime]'"
     assert done.data["host"]["cpu"]
     assert "fp32" in done.data["openvino_precisions"]
 

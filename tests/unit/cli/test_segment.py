@@ -236,7 +236,7 @@ def test_a_missing_runtime_ends_with_3(cli: Command, tiny_fp32: Artifact, tmp_pa
     done = cli("segment", tiny_fp32.folder, write_case(tmp_path / "case"), "--out", tmp_path / "out.nii.gz")
     assert done.code == 3
     assert "runtime openvino is not installed" in done.err
-    assert "hint: pip install 'edge-latup[core]'" in done.err
+    assert "hint: in edge-latup's folder: pip install -c constraints.txt '.[core]'" in done.err
     assert not (tmp_path / "out.nii.gz").exists()
 
 

@@ -162,7 +162,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setattr(methods, "installed", lambda package: package != "nncf")
     with pytest.raises(MissingDependencyError, match="int8 for openvino needs nncf") as caught:
         choose("int8", "openvino")
-    assert caught.value.hint == "pip install 'edge-latup[engineer]'"
+    assert caught.value.hint == "in edge-latup's folder: pip install -c constraints.txt '.[engineer]'"
     choose("int8", "onnxruntime")
 
 

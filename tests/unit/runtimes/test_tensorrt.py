@@ -29,7 +29,7 @@ def test_opening_an_artifact_says_what_is_missing_and_what_to_do(compressed: Com
         with pytest.raises(MissingDependencyError, match="TensorRT needs tensorrt, which is not installed") as caught:
             attempt()
         assert caught.value.exit_code == 3
-        assert "pip install 'edge-latup[audit,tensorrt]' tensorrt" in caught.value.hint
+        assert "in edge-latup's folder: pip install -c constraints.txt '.[audit,tensorrt]' tensorrt" in caught.value.hint
         assert "trtexec --onnx=" in caught.value.hint
 
 

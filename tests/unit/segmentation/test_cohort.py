@@ -388,5 +388,5 @@ def test_without_distributed_a_cluster_is_refused(
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     done = run(cli, model, cases, out, "--scheduler", "tcp://127.0.0.1:8786")
     assert (done.code, done.out) == (3, "")
-    assert "hint: pip install 'edge-latup[cluster]'" in done.err
+    assert "hint: in edge-latup's folder: pip install -c constraints.txt '.[cluster]'" in done.err
     assert not out.exists()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,14 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from edge_latup.bench.worker import Job
-from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 from edge_latup.records import write_record
+from edge_latup.runtimes.fresh import failure
 from edge_latup.targets.isa import VARIABLES
 
 START: Final = "import sys; sys.path[:] = filter(None, sys.path); from edge_latup.bench.worker import main; sys.exit(main(sys.argv[1:]))"
 """The empty entry of sys.path is the working directory, where a folder may shadow the installed package (-P is Python 3.11+)."""
-LAST_LINES: Final = 20
-KINDS: Final = {kind.exit_code: kind for kind in (EdgeLatupError, InputError, MissingDependencyError)}
 
 
 def run_worker(
@@ -46,30 +42,14 @@ def run_worker(
             for line in process.stdout or ():
                 on_line(line.strip())
         if process.returncode:
-            raise failure(job, process.returncode, errors.read_text(encoding="utf-8", errors="replace"))
+            raise failure(named(job), process.returncode, errors.read_text(encoding="utf-8", errors="replace"))
+
+
+def named(job: Job) -> str:
+    """The job in errors."""
+    return f"{Path(job.artifact).name} on {job.runtime}"
 
 
 def worker_environment(additions: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without limits of the instruction set, and what is added."""
     return {name: value for name, value in os.environ.items() if name not in VARIABLES} | dict(additions or {})
-
-
-def failure(job: Job, code: int, stderr: str) -> EdgeLatupError:
-    """The worker's own error, which is the last line it wrote, or a report of its crash."""
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    who = f"{Path(job.artifact).name} on {job.runtime}"
-    try:
-        told = json.loads(lines[-1])
-        return KINDS.get(code, EdgeLatupError)(f"{who}: {told['message']}", told["hint"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        return crash(who, code, lines)
-
-
-def crash(who: str, code: int, lines: list[str]) -> EdgeLatupError:
-    """The error for a process that ended without telling why: by a signal, or with a traceback as its last lines."""
-    if code == -signal.SIGKILL:
-        return EdgeLatupError(f"the worker for {who} was killed (SIGKILL): the machine may have run out of memory", "close other programs")
-    ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    if not lines:
-        return EdgeLatupError(f"the worker for {who} {ending} and said nothing")
-    return EdgeLatupError(f"the worker for {who} {ending}: {lines[-1]}", "\n".join(["its last lines were:", *lines[-LAST_LINES:]]))

@@ -14,6 +14,7 @@ from edge_latup.runtimes.base import peak_of_lifetimes
 from edge_latup.runtimes.macs import openvino_macs
 from edge_latup.runtimes.openvino import openvino_core
 from edge_latup.runtimes.openvino_audit import declared_layers
+from edge_latup.runtimes.openvino_graph import dequantizes, sources
 from edge_latup.spec import Size
 from edge_latup.targets.roofline import MULTIPLYING, Operation, OperationKind, inside_share
 
@@ -113,7 +114,7 @@ class _Reader:
         """(operation that made a tensor, operation that reads it)."""
         for node in self._nodes:
             if node.get_type_name() != "ShapeOf":
-                for source in _sources(node):
+                for source in sources(node):
                     self._readers.setdefault(_name(source), []).append(node)
 
     def work(self) -> Work:
@@ -129,11 +130,11 @@ class _Reader:
     def _visit(self, node: Any, name: str, operation: str) -> None:
         if operation == "Parameter":
             self._tensors[name] = _Tensor(maker=-1, elements=_elements(node), element_bytes=ELEMENT_BYTES["fp32"])
-        data = [source for source in _sources(node) if _name(source) in self._tensors]
+        data = [source for source in sources(node) if _name(source) in self._tensors]
         if not data or operation in ("Parameter", "Result", "ShapeOf"):
             return
         first = self._tensors[_name(data[0])]
-        if operation in VIEWS or _restores(node):
+        if operation in VIEWS or dequantizes(node):
             self._tensors[name] = replace(first, elements=_elements(node) if operation != "Pad" else first.elements)
         elif operation == "FakeQuantize":
             self._quantize(node, name, data[0], first)
@@ -236,22 +237,9 @@ def _name(node: Any) -> str:
     return str(node.get_friendly_name())
 
 
-def _sources(node: Any) -> list[Any]:
-    return [node.input_value(index).get_node() for index in range(node.get_input_size())]
-
-
 def _elements(node: Any) -> int:
     return math.prod(int(side) for side in node.output(0).get_shape())
 
 
 def _voxels(port: Any) -> int:
     return math.prod(int(side) for side in port.get_shape()[2:])
-
-
-def _restores(node: Any) -> bool:
-    """Whether a node is the arithmetic (integer -> float, minus zero point, times scale) of a dequantization."""
-    while node.get_type_name() in ("Subtract", "Multiply"):
-        node = node.input_value(0).get_node()
-        if node.get_type_name() == "Convert":
-            return bool(node.input_value(0).get_element_type().is_integral())
-    return False

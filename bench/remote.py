@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from edge_latup.bench.isolate import failure
+from edge_latup.bench.isolate import named
 from edge_latup.bench.records import TimingRow
 from edge_latup.bench.remote_worker import Described
 from edge_latup.bench.run import PACKAGES, Entry
@@ -19,6 +19,7 @@ from edge_latup.errors import EdgeLatupError, InputError, RemoteError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import read_record, write_record
 from edge_latup.runtimes import runtime_made_for
+from edge_latup.runtimes.fresh import failure
 from edge_latup.targets.host import Host
 from edge_latup.targets.isa import VARIABLES
 from edge_latup.targets.remote_parts import RemoteJob
@@ -103,7 +104,7 @@ class RemoteWorkers:
     def _failure(self, job: Job, code: int, stderr: str) -> EdgeLatupError:
         if "No space left on device" in stderr:
             return RemoteError(f"the disk of {self._shown} ran full", "free some there, or choose another folder with --remote-cache")
-        found = failure(job, code, stderr)
+        found = failure(named(job), code, stderr)
         return type(found)(f"{self._session.host.name}: {found.message}", found.hint)
 
     def _bring(self, job: Job, inside: str) -> Job:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -20,11 +19,12 @@ from edge_latup.bench.records import TimingRow
 from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.cases.read import read_case
 from edge_latup.cases.write import write_label_map
-from edge_latup.errors import CaseError, EdgeLatupError, InputError
+from edge_latup.errors import CaseError, InputError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import RUNTIMES, choose_runtime, open_session
 from edge_latup.runtimes.base import Batch, Kernel, Session, SessionOptions, precision_summary
+from edge_latup.runtimes.fresh import tell_failure
 from edge_latup.segmentation.engine import prepare, segment
 from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.memory import process_bytes
@@ -164,14 +164,13 @@ def segment_cases(job: Job, artifact: Artifact, out: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Entry point of the worker process; errors go to stderr as one JSON object."""
     job_path, out = Path(arguments[0]), Path(arguments[1])
-    try:
+
+    def work() -> None:
         job = read_record(Job, job_path)
         artifact = open_artifact(Path(job.artifact))
         if job.task == "time":
             write_record(time_model(job, artifact), out)
         else:
             segment_cases(job, artifact, out)
-    except EdgeLatupError as error:
-        sys.stderr.write("\n" + json.dumps({"message": error.message, "hint": error.hint}) + "\n")
-        return error.exit_code
-    return 0
+
+    return tell_failure(work)

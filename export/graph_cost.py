@@ -12,6 +12,7 @@ from edge_latup.errors import ArtifactError, InputError
 from edge_latup.export.layers import CONVOLUTIONS, Cost, Layer
 from edge_latup.runtimes.macs import openvino_macs
 from edge_latup.runtimes.openvino import openvino_core
+from edge_latup.runtimes.openvino_graph import WITHOUT_BIASES, dequantizes, sources
 
 NO_WORK: Final = ("Convert", "FakeQuantize", "Reshape", "Squeeze", "Unsqueeze")
 """Quantization and views: runtimes fuse them into their neighbours."""
@@ -19,8 +20,6 @@ HOLDERS: Final = (*CONVOLUTIONS, "MatMul", "Add", "Multiply")
 """Operations whose constant operand was trained: weights, biases, norm scales."""
 TAKES_BIAS: Final = (*CONVOLUTIONS, "MatMul", "MVN")
 """Operations that a following Add or Multiply with a constant is part of; MVN is what instance norm becomes."""
-SUFFIX: Final = "/WithoutBiases"
-"""What OpenVINO adds to the name of an operation whose bias it splits off."""
 
 
 def cost_of_graph(path: Path, source: str, shape: tuple[int, ...]) -> Cost:
@@ -51,7 +50,7 @@ class _Walk:
         self._nodes = model.get_ordered_ops()
         self._names = {node.get_friendly_name() for node in self._nodes}
         computing = [node for node in self._nodes if node.get_type_name() != "ShapeOf"]
-        self._readers = Counter(source.get_friendly_name() for node in computing for source in _sources(node))
+        self._readers = Counter(source.get_friendly_name() for node in computing for source in sources(node))
         self._varying: set[str] = set()
         self._counted: set[str] = set()
         self._layers: dict[str, Layer] = {}
@@ -65,7 +64,7 @@ class _Walk:
         return tuple(self._layers.values())
 
     def _visit(self, node: Any, name: str, operation: str) -> None:
-        data = [source for source in _sources(node) if source.get_friendly_name() in self._varying]
+        data = [source for source in sources(node) if source.get_friendly_name() in self._varying]
         if operation == "Parameter":
             self._varying.add(name)
             self._produced[name] = ""
@@ -73,7 +72,7 @@ class _Walk:
         if not data or operation in ("Result", "ShapeOf"):
             return
         self._varying.add(name)
-        if operation in NO_WORK or _restores(node):
+        if operation in NO_WORK or dequantizes(node):
             self._produced[name] = self._produced[data[0].get_friendly_name()]
             return
         layer = self._layer(node, data)
@@ -82,7 +81,7 @@ class _Walk:
 
     def _layer(self, node: Any, data: list[Any]) -> Layer:
         operation, shape = str(node.get_type_name()), _shape(node)
-        constants = [source for source in _sources(node) if source.get_friendly_name() not in self._varying]
+        constants = [source for source in sources(node) if source.get_friendly_name() not in self._varying]
         trained = sum(map(self._once, constants)) if operation in HOLDERS else 0
         name = self._name(node)
         begun = self._begun(operation, shape, data)
@@ -103,7 +102,7 @@ class _Walk:
 
     def _name(self, node: Any) -> str:
         name = str(node.get_friendly_name())
-        return name if name.removesuffix(SUFFIX) in self._names else name.removesuffix(SUFFIX)
+        return name if name.removesuffix(WITHOUT_BIASES) in self._names else name.removesuffix(WITHOUT_BIASES)
 
     def _begun(self, operation: str, shape: tuple[int, ...], data: list[Any]) -> Layer | None:
         """The layer that this Add or Multiply with a constant completes, if it does."""
@@ -111,10 +110,6 @@ class _Walk:
             return None
         layer = self._layers.get(self._produced[data[0].get_friendly_name()])
         return layer if layer is not None and layer.operation in TAKES_BIAS and layer.output_shape == shape else None
-
-
-def _sources(node: Any) -> list[Any]:
-    return [node.input_value(index).get_node() for index in range(node.get_input_size())]
 
 
 def _shape(node: Any) -> tuple[int, ...]:
@@ -125,12 +120,3 @@ def _elements(constant: Any) -> int:
     """Elements of a constant operand; a single number is arithmetic (an epsilon, a factor of 1), not a parameter."""
     shape = _shape(constant)
     return math.prod(shape) if len(shape) > 1 or math.prod(shape) > 1 else 0
-
-
-def _restores(node: Any) -> bool:
-    """Whether a node is the arithmetic (integer -> float, minus zero point, times scale) of an ONNX DequantizeLinear."""
-    while node.get_type_name() in ("Subtract", "Multiply"):
-        node = node.input_value(0).get_node()
-        if node.get_type_name() == "Convert":
-            return bool(node.input_value(0).get_element_type().is_integral())
-    return False

@@ -22,6 +22,7 @@ from edge_latup.quantize.ranges import ChannelRanges
 from edge_latup.quantize.weights import round_keeping_sums
 from edge_latup.records import write_text
 from edge_latup.runtimes.openvino import import_openvino, openvino_core, without_telemetry
+from edge_latup.runtimes.openvino_graph import WITHOUT_BIASES
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -30,8 +31,6 @@ LEFT_FLOAT: Final = ("MatMul", "MVN", "ReduceMean", "Multiply")
 """What NNCF would quantize beside convolutions: dense layers, norms, and the means and gates of squeeze-and-excitation."""
 MOVING: Final = ("Interpolate", "MaxPool", "Concat", "Reshape", "Transpose", "Pad", "StridedSlice")
 """What hands 8-bit values on."""
-WITHOUT_BIASES: Final = "/WithoutBiases"
-"""What OpenVINO's importer appends to the name of a convolution whose bias became an addition."""
 OUTPUT_AXES: Final = {"Convolution": 0, "ConvolutionBackpropData": 1}
 PLACING_SIZE: Final = 64
 SMALLEST_STEP: Final = 1e-6

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_latup.runtimes.openvino import import_openvino
+from edge_latup.targets.rates import quantized
 from edge_latup.targets.roofline import OperationKind
 
 Shape = tuple[int, int, int, int]
@@ -48,12 +49,6 @@ class Probe:
     watched: tuple[Watched, ...]
 
 
-def _quantized(ops: Any, value: Any, low: float) -> Any:
-    """A FakeQuantize between `low` and 1: uint8, or where `low` is -1 int8 without -128."""
-    bounds = [ops.constant(np.float32(bound)) for bound in (low, 1.0)]
-    return ops.fake_quantize(value, *bounds, *bounds, levels=255 if low < 0 else 256)
-
-
 def _weights(*shape: int) -> Any:
     return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
@@ -65,7 +60,7 @@ def _leaky(ops: Any, value: Any) -> Any:
 def _pointwise(ops: Any, value: Any, inputs: int, outputs: int, *, int8: bool) -> Any:
     weights = ops.constant(_weights(outputs, inputs, 1, 1, 1))
     if int8:
-        value, weights = _quantized(ops, value, 0.0), _quantized(ops, weights, -1.0)
+        value, weights = quantized(ops, value, 0.0), quantized(ops, weights, -1.0)
     return ops.convolution(value, weights, [1, 1, 1], [0, 0, 0], [0, 0, 0], [1, 1, 1])
 
 
@@ -79,7 +74,7 @@ def convolution_probe(shape: Shape, *, int8: bool, transposed: bool = False) -> 
     first: Any = ops.relu(image)
     second: Any = ops.constant(_weights(*((inputs, outputs) if transposed else (outputs, inputs)), *[kernel] * 3))
     if int8:
-        first, second = _quantized(ops, first, 0.0), _quantized(ops, second, -1.0)
+        first, second = quantized(ops, first, 0.0), quantized(ops, second, -1.0)
     if transposed:
         # Kernel 3 of stride 2 gives twice the side with one voxel of padding before and none after, as does kernel 2 with none at all.
         before, after = [kernel - 2] * 3, [0] * 3
@@ -111,7 +106,7 @@ def block_probe(channels: int, side: int, *, int8: bool) -> Probe:
     larger = _named(_nearest(ops, small, side), "resampling")
     mean = _named(ops.reduce_mean(body, axes, keep_dims=True), "reduction")
     gated = _named(ops.multiply(body, ops.sigmoid(mean)), "elementwise")
-    parts = [_quantized(ops, part, 0.0) if int8 else part for part in (norm, body)]
+    parts = [quantized(ops, part, 0.0) if int8 else part for part in (norm, body)]
     joined = _named(ops.concat(parts, 1), "concatenation")
     ends = [_pointwise(ops, part, width, 4, int8=int8) for part, width in ((joined, 2 * channels), (gated, channels), (larger, channels))]
     scores = ops.add(ops.add(ends[0], ends[1]), ends[2])

@@ -33,7 +33,7 @@ class Rate:
     threads: int = 0
 
 
-def _quantized(ops: Any, value: Any, low: float) -> Any:
+def quantized(ops: Any, value: Any, low: float) -> Any:
     """A FakeQuantize between `low` and 1: uint8, or where `low` is -1 int8 without -128, so that zero stays zero."""
     bounds = [ops.constant(np.float32(bound)) for bound in (low, 1.0)]
     return ops.fake_quantize(value, *bounds, *bounds, levels=255 if low < 0 else 256)
@@ -49,11 +49,11 @@ def _model(shape: tuple[int, int, int, int], *, int8: bool) -> Any:
     weights = np.random.default_rng(0).uniform(-1, 1, (out, channels, kernel, kernel, kernel)).astype(np.float32)
     first, second = ops.relu(image), ops.constant(weights)
     if int8:
-        first, second = _quantized(ops, first, 0.0), _quantized(ops, second, -1.0)
+        first, second = quantized(ops, first, 0.0), quantized(ops, second, -1.0)
     pads = [kernel // 2] * 3
     found = ops.convolution(first, second, [1, 1, 1], pads, pads, [1, 1, 1])
     # Quantized at its end too: an output of four bytes a value would be measured as memory, not as arithmetic.
-    return ov.Model([_quantized(ops, ops.relu(found), 0.0) if int8 else ops.relu(found)], [image], "rate")
+    return ov.Model([quantized(ops, ops.relu(found), 0.0) if int8 else ops.relu(found)], [image], "rate")
 
 
 def _measure(shape: tuple[int, int, int, int], precision: str, threads: int) -> tuple[float, str]:

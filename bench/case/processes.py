@@ -14,9 +14,8 @@ from edge_latup.artifact import sha256_of
 from edge_latup.bench.case import stopwatch
 from edge_latup.bench.case.records import CaseRow, CaseRun
 from edge_latup.bench.case.worker import CaseJob, beginning, repeated
-from edge_latup.bench.isolate import KINDS, crash
-from edge_latup.errors import EdgeLatupError
 from edge_latup.records import Record, read_record, write_record
+from edge_latup.runtimes.fresh import failure
 from edge_latup.segmentation.records import sidecar_of
 
 WITHOUT_CWD: Final = "import sys; sys.path[:] = filter(None, sys.path); "
@@ -89,10 +88,4 @@ def _run_checked(command: list[str], who: str) -> str:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if not done.returncode:
         return done.stdout
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    try:
-        told = json.loads(lines[-1])
-        error = KINDS.get(done.returncode, EdgeLatupError)(f"{who}: {told['message']}", told["hint"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        raise crash(who, done.returncode, lines) from None
-    raise error
+    raise failure(who, done.returncode, done.stderr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -18,11 +16,11 @@ from edge_latup.bench.case.records import CaseRow, CaseRun, Policy
 from edge_latup.bench.case.with_monai import MonaiSegmenter, check_monai
 from edge_latup.bench.worker import CONVOLUTION, case_files
 from edge_latup.cases.layout import CaseFiles
-from edge_latup.errors import EdgeLatupError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import RUNTIMES, open_session
 from edge_latup.runtimes.base import Session, SessionOptions, precision_summary
+from edge_latup.runtimes.fresh import tell_failure
 from edge_latup.segmentation.case import Segmenter
 from edge_latup.segmentation.engine import Clock
 from edge_latup.segmentation.memory import process_bytes
@@ -149,11 +147,10 @@ def run_monai(job: CaseJob, artifact: Artifact, files: CaseFiles) -> CaseRow:
 def main(arguments: list[str]) -> int:
     """Entry point of the worker process; errors go to stderr as one JSON object."""
     job_path, out = Path(arguments[0]), Path(arguments[1])
-    try:
+
+    def work() -> None:
         job = read_record(CaseJob, job_path)
         artifact, files = open_artifact(Path(job.artifact)), case_files(Path(job.case))
         write_record((run_own if job.engine == "edge-latup" else run_monai)(job, artifact, files), out)
-    except EdgeLatupError as error:
-        sys.stderr.write("\n" + json.dumps({"message": error.message, "hint": error.hint}) + "\n")
-        return error.exit_code
-    return 0
+
+    return tell_failure(work)

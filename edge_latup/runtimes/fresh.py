@@ -14,6 +14,7 @@ from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 START: Final = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {module} import main; sys.exit(main(sys.argv[1:]))"
 """With the path of this process, which in an installed bundle is not the interpreter's own. The empty entry is left out: it is the
 working directory, where a folder may shadow the installed package (-P is Python 3.11+)."""
+LAST_LINES: Final = 20
 KINDS: Final = {kind.exit_code: kind for kind in (EdgeLatupError, InputError, MissingDependencyError)}
 
 
@@ -28,7 +29,7 @@ def run_fresh(module: str, arguments: Sequence[str], who: str) -> None:
         check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
     )  # fmt: skip
     if done.returncode:
-        raise _failure(who, done.returncode, [line for line in done.stderr.splitlines() if line.strip()])
+        raise failure(who, done.returncode, done.stderr)
 
 
 def _flags() -> list[str]:
@@ -46,11 +47,21 @@ def tell_failure(work: Callable[[], None]) -> int:
     return 0
 
 
-def _failure(who: str, code: int, lines: list[str]) -> EdgeLatupError:
+def failure(who: str, code: int, stderr: str) -> EdgeLatupError:
+    """The error of a process that ended with `code`: its own, which is the last line it wrote (`tell_failure`), or that of its crash."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
     try:
         told = json.loads(lines[-1])
         return KINDS.get(code, EdgeLatupError)(f"{who}: {told['message']}", told["hint"])
     except (IndexError, ValueError, KeyError, TypeError):
-        ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        hint = "the machine may have run out of memory: close other programs" if code == -signal.SIGKILL else "\n".join(lines[-20:])
-        return EdgeLatupError(f"the process for {who} {ending}", hint)
+        return _crash(who, code, lines)
+
+
+def _crash(who: str, code: int, lines: list[str]) -> EdgeLatupError:
+    """The error for a process that ended without telling why: by a signal, or with a traceback as its last lines."""
+    if code == -signal.SIGKILL:
+        return EdgeLatupError(f"the process for {who} was killed (SIGKILL): the machine may have run out of memory", "close other programs")
+    ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    if not lines:
+        return EdgeLatupError(f"the process for {who} {ending} and said nothing")
+    return EdgeLatupError(f"the process for {who} {ending}: {lines[-1]}", "\n".join(["its last lines were:", *lines[-LAST_LINES:]]))

@@ -8,6 +8,7 @@ from typing import Any, Final
 from edge_latup.runtimes.audit import precision_name
 from edge_latup.runtimes.macs import openvino_macs
 from edge_latup.runtimes.matching import Declared, Executed, Kind
+from edge_latup.runtimes.openvino_graph import WITHOUT_BIASES, sources
 
 KINDS: Final[dict[str, Kind]] = {
     "Convolution": "convolution", "GroupConvolution": "convolution",
@@ -22,8 +23,6 @@ MOVES: Final = (
     "VariadicSplit", "DepthToSpace", "SpaceToDepth",
 )  # fmt: skip
 """Operations that move or pick values: what was quantized before them is quantized after them."""
-SUFFIX: Final = "/WithoutBiases"
-"""What OpenVINO adds to the name of an operation whose bias it splits off."""
 LEVELS: Final = 256
 NOT_TIMED: Final = "not_executed"
 NOT_COMPUTING: Final = ("Parameter", "Result", "Const", "Input", "Output", "Constant")
@@ -38,12 +37,12 @@ def declared_layers(model: Any, float_precision: str) -> list[Declared]:
     layers: dict[str, Declared] = {}
     for node in nodes:
         name, operation = str(node.get_friendly_name()), str(node.get_type_name())
-        if operation == "Parameter" or any(source.get_friendly_name() in varying for source in _sources(node)):
+        if operation == "Parameter" or any(source.get_friendly_name() in varying for source in sources(node)):
             varying.add(name)
         kind = KINDS.get(operation)
         if kind is not None and name in varying:
-            own = name if name.removesuffix(SUFFIX) in layers else name.removesuffix(SUFFIX)
-            precision = "int8" if all(_quantized(source) for source in _sources(node)[:2]) else float_precision
+            own = name if name.removesuffix(WITHOUT_BIASES) in layers else name.removesuffix(WITHOUT_BIASES)
+            precision = "int8" if all(_quantized(source) for source in sources(node)[:2]) else float_precision
             macs = openvino_macs(operation, node)
             layers[own] = Declared(name=own, node=name, operation=operation, kind=kind, precision=precision, macs=macs)
     return list(layers.values())
@@ -52,7 +51,7 @@ def declared_layers(model: Any, float_precision: str) -> list[Declared]:
 def quantized_dense(model: Any) -> tuple[str, ...]:
     """Names of the matrix products of an uncompiled model that read quantized activations."""
     products = (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul")
-    return tuple(str(node.get_friendly_name()) for node in products if any(_quantized_activation(source) for source in _sources(node)))
+    return tuple(str(node.get_friendly_name()) for node in products if any(_quantized_activation(source) for source in sources(node)))
 
 
 def _quantized_activation(node: Any) -> bool:
@@ -61,11 +60,7 @@ def _quantized_activation(node: Any) -> bool:
 
 def _from_constant(node: Any) -> bool:
     """Whether a tensor is computed from constants alone, as stored 8-bit weights are."""
-    return node.get_type_name() != "Parameter" and all(_from_constant(source) for source in _sources(node))
-
-
-def _sources(node: Any) -> list[Any]:
-    return [node.input_value(index).get_node() for index in range(node.get_input_size())]
+    return node.get_type_name() != "Parameter" and all(_from_constant(source) for source in sources(node))
 
 
 def _quantized(node: Any) -> bool:
@@ -79,7 +74,7 @@ def _quantized(node: Any) -> bool:
     if operation in ("Subtract", "Multiply"):
         return _is_constant(node.input_value(1).get_node()) and _restores(node)
     if operation == "Concat":
-        return all(_quantized(source) for source in _sources(node))
+        return all(_quantized(source) for source in sources(node))
     return operation in MOVES and _quantized(node.input_value(0).get_node())
 
 
@@ -91,7 +86,7 @@ def _restores(node: Any) -> bool:
 
 
 def _is_constant(node: Any) -> bool:
-    return node.get_type_name() == "Constant" or (node.get_type_name() in ("Convert", "Reshape") and _is_constant(_sources(node)[0]))
+    return node.get_type_name() == "Constant" or (node.get_type_name() in ("Convert", "Reshape") and _is_constant(sources(node)[0]))
 
 
 def executed_operations(runtime_model: Any) -> list[Executed]:

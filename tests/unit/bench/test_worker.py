@@ -26,6 +26,7 @@ from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 from edge_latup.records import read_record, write_record
 from edge_latup.runtimes import open_session
 from edge_latup.runtimes.base import Batch, Kernel, SessionOptions
+from edge_latup.runtimes.fresh import failure
 from edge_latup.segmentation.case import Segmenter
 from edge_latup.segmentation.engine import prepare, segment
 from edge_latup.segmentation.memory import process_bytes
@@ -225,7 +226,7 @@ def test_a_worker_that_fails_has_its_own_words_passed_on(tmp_path: Path) -> None
 
 
 def test_a_missing_runtime_keeps_its_exit_code() -> None:
-    error = isolate.failure(missing_job(Path("x")), 3, 'warning: something\n\n{"message": "no openvino", "hint": "pip install"}\n')
+    error = failure(isolate.named(missing_job(Path("x"))), 3, 'warning: something\n\n{"message": "no openvino", "hint": "pip install"}\n')
     assert isinstance(error, MissingDependencyError)
     assert (error.message, error.hint, error.exit_code) == ("nothing on openvino: no openvino", "pip install", 3)
 
@@ -247,7 +248,7 @@ def test_a_crash_is_an_error_that_tells_how_it_ended(
     monkeypatch.setattr(isolate, "START", code)
     with pytest.raises(EdgeLatupError, match=message) as caught:
         run_worker(missing_job(tmp_path), tmp_path / "row.json")
-    assert "the worker for nothing on openvino" in caught.value.message
+    assert "the process for nothing on openvino" in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.exit_code == 1
 

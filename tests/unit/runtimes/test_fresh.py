@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -61,9 +60,9 @@ def test_a_crash_is_told_with_its_last_words(module: str) -> None:
     with pytest.raises(EdgeLatupError, match="the process for the work ended with code 1") as caught:
         run_fresh(module, ["bug"], "the work")
     assert "RuntimeError: a bug" in caught.value.hint
-    with pytest.raises(EdgeLatupError, match=f"was ended by {signal.SIGKILL.name}") as caught:
+    with pytest.raises(EdgeLatupError, match=r"was killed \(SIGKILL\): .* out of memory") as caught:
         run_fresh(module, ["killed"], "the work")
-    assert "memory" in caught.value.hint
+    assert caught.value.hint == "close other programs"
 
 
 def test_the_exit_code_is_that_of_the_error(capsys: pytest.CaptureFixture[str]) -> None:

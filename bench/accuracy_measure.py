@@ -143,7 +143,8 @@ class CaseEvaluator:
             executed = self._segment(candidate, Path(scratch)).float_precision
             cases = tuple(self._compare(exam, Path(scratch)) for exam in self.exams)
         return DriftRecord(
-            artifact=candidate.manifest.name, artifact_sha256=candidate.digest, runtime=self.runtime, executed_float=executed,
+            artifact=candidate.manifest.name, artifact_sha256=candidate.digest, spec_sha256=candidate.manifest.spec.digest,
+            runtime=self.runtime, executed_float=executed,
             reference=self.reference.manifest.name, reference_sha256=self.reference.digest, reference_runtime=self.runtime,
             regions=self.reference.manifest.spec.found_regions, cases=cases,
         )  # fmt: skip

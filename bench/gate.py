@@ -49,6 +49,7 @@ def judge(record: DriftRecord, rule: GateRule, row: TimingRow | None = None) -> 
     return GateDecision(
         candidate=record.artifact,
         candidate_sha256=record.artifact_sha256,
+        candidate_spec_sha256=record.spec_sha256,
         reference=record.reference,
         reference_sha256=record.reference_sha256,
         accepted=not reasons,

@@ -160,6 +160,8 @@ class GateDecision(Record):
     schema_version: Literal[1] = 1
     candidate: str
     candidate_sha256: str
+    candidate_spec_sha256: str | None = None
+    """As in the drift that was judged."""
     reference: str
     reference_sha256: str
     accepted: bool

@@ -145,6 +145,8 @@ class DriftRecord(Record):
     schema_version: Literal[1] = 1
     artifact: str
     artifact_sha256: str
+    spec_sha256: str | None = None
+    """Of the candidate's model spec, by which the same weights give other label maps; None in older records."""
     runtime: RuntimeName
     executed_float: str
     reference: str

@@ -243,7 +243,8 @@ def _record_drift(
         if entry is not reference:
             store.write_drift(
                 DriftRecord(
-                    artifact=entry.name, artifact_sha256=entry.artifact.digest, runtime=entry.runtime, executed_float=executed[entry.name],
+                    artifact=entry.name, artifact_sha256=entry.artifact.digest, spec_sha256=entry.artifact.manifest.spec.digest,
+                    runtime=entry.runtime, executed_float=executed[entry.name],
                     reference=reference.name, reference_sha256=reference.artifact.digest, reference_runtime=reference.runtime,
                     regions=reference.artifact.manifest.spec.found_regions,
                     cases=tuple(cases[entry.name]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from typing import Annotated, Any, Final, Literal
@@ -282,3 +283,8 @@ class ModelSpec(Record):
         if self.regions is not None:
             return tuple(region for region in REGIONS if region in self.regions.order)
         return tuple(region for region, labels in REGIONS.items() if set(labels) & set(self.labels))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it says; what it leaves at its default adds nothing, so it stays the same when others can say more."""
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter, ValidationError
+
+from edge_latup.artifact import MANIFEST_NAME as ARTIFACT_MANIFEST
 from edge_latup.artifact import Artifact, open_artifact
 from edge_latup.bundle.canonical import from_canonical
 from edge_latup.bundle.documents import INSTALL_SH, Before, change_record, model_card, readme, write_installers
@@ -19,13 +22,13 @@ from edge_latup.bundle.gate_file import GateFile, read_gate
 from edge_latup.bundle.golden import FOLDER, Expectation, Limits, computed, tolerance_of, write_golden, write_golden_case
 from edge_latup.bundle.install import APP
 from edge_latup.bundle.keys import SigningKey
-from edge_latup.bundle.manifest import MANIFEST_NAME, BundledArtifact, BundleFile, BundleManifest, Role
+from edge_latup.bundle.manifest import MANIFEST_NAME, BundledArtifact, BundleFile, BundleManifest, Label, Role
 from edge_latup.bundle.own_wheel import build_own_wheel
 from edge_latup.bundle.platforms import PLATFORMS, PlatformName
 from edge_latup.bundle.reference import predictor_of
 from edge_latup.bundle.sbom import NAME as SBOM
 from edge_latup.bundle.sbom import write_licences, write_sbom
-from edge_latup.bundle.sign import files_in, sign_bundle
+from edge_latup.bundle.sign import check_dates, files_in, sign_bundle
 from edge_latup.bundle.standalone import INSTALL_SH as INSTALL_APP
 from edge_latup.bundle.standalone import build_app, check_standalone, write_python_licence
 from edge_latup.bundle.wheelhouse import Locked, lock_text, resolve
@@ -87,6 +90,7 @@ def build_bundle(
     """
     if out.exists():
         raise InputError(f"{out} exists", "choose another --out")
+    _check_words(plan, key)
     opened = tuple(open_artifact(path) for path in plan.artifacts)
     _check(plan, opened)
     before, gate = _before(plan.previous), read_gate(plan.gate, opened)
@@ -103,6 +107,19 @@ def build_bundle(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return manifest
+
+
+def _check_words(plan: Plan, key: SigningKey) -> None:
+    """Refuse before the minutes that a bundle takes what its manifest or its key would refuse after them."""
+    for what, word in (("name", plan.name), ("version", plan.version), ("target", plan.target)):
+        try:
+            TypeAdapter(Label).validate_python(word)
+        except ValidationError:
+            hint = "use letters, digits, . _ + and -, 40 at most, the first a letter or a digit"
+            raise InputError(f"the {what} {word!r} cannot be part of a file's name", hint) from None
+    if plan.expires is not None and plan.expires < plan.created:
+        raise InputError(f"the bundle would expire on {plan.expires}, before it is made ({plan.created})", "choose a later --expires")
+    check_dates(plan.created, key.public)
 
 
 def _check(plan: Plan, opened: Sequence[Artifact]) -> None:
@@ -160,8 +177,11 @@ def role_of(path: str) -> Role:
 
 def _copy(artifact: Artifact, part: Path) -> BundledArtifact:
     folder = f"artifacts/{artifact.folder.resolve().name}"
-    shutil.copytree(artifact.folder, part / folder)
     manifest = artifact.manifest
+    (part / folder).mkdir(parents=True)
+    # What else lies there, such as a label map of a patient, is not the artifact's.
+    for name in (ARTIFACT_MANIFEST, *(file.name for file in manifest.files)):
+        shutil.copyfile(artifact.folder / name, part / folder / name)
     return BundledArtifact(
         folder=folder, digest=artifact.digest, format=manifest.format, runtimes=manifest.runtimes, precision=manifest.precision
     )

@@ -15,9 +15,14 @@ from edge_latup.spec import ModelSpec
 
 INSTALL_SH: Final = """#!/bin/sh
 # Installs this bundle for the current user. Example: ./install.sh --key /media/key/public-key.json
-for python in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
+for python in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.10; do
     if command -v "$python" >/dev/null 2>&1 && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
         exec "$python" -I "$(dirname -- "$0")/install.py" "$@"
+    fi
+    if [ -n "$PYTHON" ]; then
+        echo "error: PYTHON=$PYTHON is no Python 3.10 or newer" >&2
+        echo "hint: name one that is, or leave PYTHON out" >&2
+        exit 2
     fi
 done
 echo "error: no Python 3.10 or newer is on PATH" >&2
@@ -26,8 +31,7 @@ exit 2
 """
 INSTALL_PS1: Final = """# Installs this bundle for the current user. Example: .\\install.ps1 --key E:\\public-key.json
 $here = Split-Path -Parent $MyInvocation.MyCommand.Path
-foreach ($candidate in @($env:PYTHON, 'python', 'py')) {
-    if (-not $candidate) { continue }
+foreach ($candidate in @(if ($env:PYTHON) { $env:PYTHON } else { 'python', 'py' })) {
     if (-not (Get-Command $candidate -ErrorAction SilentlyContinue)) { continue }
     & $candidate -c 'import sys; sys.exit(sys.version_info < (3, 10))'
     if ($LASTEXITCODE -eq 0) {

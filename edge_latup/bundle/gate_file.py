@@ -14,6 +14,7 @@ from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
 
 REMEDY: Final = "edge-latup --json gate RUN > gate.json"
+OTHER_SPEC: Final = "the gate judged these weights under another model spec, not as they are here"
 NOT_JUDGED: Final = "no decision of the gate was given"
 
 
@@ -24,6 +25,7 @@ class Decision(BaseModel):
 
     candidate: str
     candidate_sha256: str
+    candidate_spec_sha256: str | None = None
     accepted: bool
     tested: bool
     reasons: list[str]
@@ -52,14 +54,21 @@ class GateFile:
     def of(self, artifact: Artifact) -> str | None:
         """What is told of an artifact; None of FP32, which is what candidates are held against, unless it was a candidate itself."""
         if decision := self.decisions.get(artifact.digest):
-            return decision.told
+            return OTHER_SPEC if _of_another_spec(decision, artifact) else decision.told
         return None if artifact.manifest.precision == "fp32" else NOT_JUDGED
 
     def warnings(self, artifacts: Sequence[Artifact]) -> list[str]:
         """What whoever makes the bundle should hear before it is handed over."""
-        accepted = {digest for digest, decision in self.decisions.items() if decision.accepted}
-        told = [(one, self.of(one)) for one in artifacts if one.digest not in accepted]
+        told = [(one, self.of(one)) for one in artifacts if not self._accepts(one)]
         return [f"{artifact.folder.name}: {words}; MODEL-CARD.md says so" for artifact, words in told if words is not None]
+
+    def _accepts(self, artifact: Artifact) -> bool:
+        decision = self.decisions.get(artifact.digest)
+        return decision is not None and decision.accepted and not _of_another_spec(decision, artifact)
+
+
+def _of_another_spec(decision: Decision, artifact: Artifact) -> bool:
+    return decision.candidate_spec_sha256 not in (None, artifact.manifest.spec.digest)
 
 
 def read_gate(path: Path | None, artifacts: Sequence[Artifact]) -> GateFile:

@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 BLOCK: Final = 1 << 20
 OK, FAILED, USAGE, REFUSED = 0, 1, 2, 5
@@ -37,6 +37,11 @@ KEPT_VARIABLES: Final = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PAT
 (docs/aarch64.md)."""
 START: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edge_latup.cli.installed import main; sys.exit(main(sys.argv[1:]))"
 """Run with -I -S: nothing of the system's or the user's packages, and no variable of the environment, is seen."""
+MINOR: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+INSTALLED: Final = "installed.json"
+"""In the folder of a version that is whole: the bundle's hash, and path and version of the Python that its wheels are for."""
+OLD: Final = 24 * 3600
+"""Seconds after which a folder that an installation verified in is a killed one's."""
 APP, PROGRAM = "app", "edge-latup"
 """Folder of a bundle that brings its own Python, and the program in it, which takes the same words."""
 
@@ -156,13 +161,26 @@ def read_key(path: Path) -> dict[str, Any]:
     return key
 
 
-def verified_manifest(bundle: Path, key: dict[str, Any], today: str) -> tuple[dict[str, Any], str]:
-    """(manifest.json, its SHA-256) of a folder, once its signature by the key holds.
+class Verified(NamedTuple):
+    """A manifest whose signature holds, and the bytes of it and its signature that were verified: the files may change meanwhile."""
+
+    manifest: dict[str, Any]
+    head: dict[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of manifest.json."""
+        return hashlib.sha256(self.head[MANIFEST]).hexdigest()
+
+
+def verified_manifest(bundle: Path, key: dict[str, Any], today: str) -> Verified:
+    """manifest.json of a folder, once its signature by the key holds.
 
     Raises:
         InstallError: it does not, or something is past its date.
     """
-    content, signature = _head(bundle, MANIFEST), _object(SIGNATURE, _head(bundle, SIGNATURE))
+    content, signed_by = _head(bundle, MANIFEST), _head(bundle, SIGNATURE)
+    signature = _object(SIGNATURE, signed_by)
     if signature.get("key_id") != key["key_id"]:
         raise InstallError(f"the bundle is signed with the key {signature.get('key_id')!a}, not {key['key_id']}", VERIFY_FIRST, REFUSED)
     try:
@@ -180,7 +198,7 @@ def verified_manifest(bundle: Path, key: dict[str, Any], today: str) -> tuple[di
     for what, last in (("bundle", manifest.get("expires")), ("key", key.get("expires"))):
         if last is not None and today > last:
             raise InstallError(f"the {what} expired on {last!a}", "ask its maker for a new one", REFUSED)
-    return manifest, hashlib.sha256(content).hexdigest()
+    return Verified(manifest, {MANIFEST: content, SIGNATURE: signed_by})
 
 
 def _head(bundle: Path, name: str) -> bytes:
@@ -212,13 +230,13 @@ def _unsafe(path: str) -> bool:
     return not plain or any(part in ("", ".", "..") or part[-1] in " ." for part in path.split("/"))
 
 
-def copy_verified(bundle: Path, manifest: dict[str, Any], destination: Path) -> None:
-    """Copy what the manifest lists, and only that, hashing what is written.
+def copy_verified(bundle: Path, verified: Verified, destination: Path) -> None:
+    """Copy what the manifest lists, and only that, hashing what is written; the manifest itself as it was verified.
 
     Raises:
         InstallError: a file is missing, was added or altered, or its name is not allowed.
     """
-    listed = {file["path"]: file for file in manifest["files"]}
+    listed = {file["path"]: file for file in verified.manifest["files"]}
     present = set(_names_in(bundle)) - {MANIFEST, SIGNATURE}
     for path in sorted(set(listed) - present):
         raise refused(path, "is missing")
@@ -228,8 +246,8 @@ def copy_verified(bundle: Path, manifest: dict[str, Any], destination: Path) -> 
         if _unsafe(path):
             raise refused(path, "has a name that is not allowed")
         _copy(bundle / path, destination / path, file)
-    for name in (MANIFEST, SIGNATURE):
-        shutil.copyfile(bundle / name, destination / name)
+    for name, content in verified.head.items():
+        (destination / name).write_bytes(content)
 
 
 def _copy(source: Path, target: Path, file: dict[str, Any]) -> None:
@@ -258,12 +276,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace a small file in one step."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
     temporary = Path(name)
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.chmod(mode)
-    temporary.replace(path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_small(path: Path) -> str | None:
@@ -407,8 +428,8 @@ def install(bundle: Path, key_path: Path, root: Path, today: str, *, allow_older
         InstallError: the bundle is not what was signed, or cannot be installed here. What was in use stays in use.
     """
     began = time.monotonic()
-    manifest, digest = verified_manifest(bundle, read_key(key_path), today)
-    identity = f"{manifest['name']}-{manifest['version']}-{digest[:12]}"
+    verified = verified_manifest(bundle, read_key(key_path), today)
+    manifest = verified.manifest
     with only_one(root):
         if not allow_older:
             refuse_older(manifest, root)
@@ -416,11 +437,15 @@ def install(bundle: Path, key_path: Path, root: Path, today: str, *, allow_older
         versions.mkdir(parents=True, exist_ok=True)
         for path in versions.glob(".part-*"):
             shutil.rmtree(path)
-        version = versions / identity
-        if (version / "installed.json").is_file():
+        for path in (root / "state").glob("verify.*"):
+            if time.time() - path.stat().st_mtime > OLD and not bundle.is_relative_to(path):
+                shutil.rmtree(path, ignore_errors=True)
+        version = _place(versions, f"{manifest['name']}-{manifest['version']}-{verified.digest[:12]}")
+        identity = version.name
+        if (version / INSTALLED).is_file():
             say(f"{identity} is here already; testing it")
         else:
-            _put(bundle, manifest, digest, version, root)
+            _put(bundle, verified, version, root)
         say("self-test on this machine")
         self_test(version, root)
         switch(root, identity)
@@ -429,19 +454,37 @@ def install(bundle: Path, key_path: Path, root: Path, today: str, *, allow_older
     say(f"segment a case: {root / 'segment'} CASE --out LABELS.nii.gz")
 
 
-def _put(bundle: Path, manifest: dict[str, Any], digest: str, version: Path, root: Path) -> None:
+def _place(versions: Path, identity: str) -> Path:
+    """Where a bundle belongs.
+
+    Its wheels are those of one Python: for another one, such as after an upgrade of the system, it gets a place of its own, and what is in
+    use stays as it is.
+    """
+    version = versions / identity
+    if not (version / INSTALLED).is_file() or (version / "bundle" / APP / PROGRAM).is_file():
+        return version
+    try:
+        made_with = json.loads((version / INSTALLED).read_text(encoding="utf-8")).get("python")
+    except (OSError, ValueError, AttributeError):
+        made_with = None
+    here = [sys.executable, MINOR]
+    return version if made_with == here else versions / f"{identity}-{hashlib.sha256(json.dumps(here).encode()).hexdigest()[:8]}"
+
+
+def _put(bundle: Path, verified: Verified, version: Path, root: Path) -> None:
     """Copy and install beside the final place; the folder gets its name when all is there."""
     shutil.rmtree(version, ignore_errors=True)
     part = version.with_name(f".part-{os.getpid()}")
     (part / "bundle").mkdir(parents=True)
     try:
-        say(f"copying {sum(file['size'] for file in manifest['files']) / 1e6:.0f} MB, checking every file")
-        copy_verified(bundle, manifest, part / "bundle")
+        say(f"copying {sum(file['size'] for file in verified.manifest['files']) / 1e6:.0f} MB, checking every file")
+        copy_verified(bundle, verified, part / "bundle")
         if not (part / "bundle" / APP / PROGRAM).is_file():
             say("installing the wheels")
             install_wheels(part, root)
             write_atomically(part / "python", f"{sys.executable}\n")
-        write_atomically(part / "installed.json", json.dumps({"manifest_sha256": digest}) + "\n")
+        facts = {"manifest_sha256": verified.digest, "python": [sys.executable, MINOR]}
+        write_atomically(part / INSTALLED, json.dumps(facts) + "\n")
         if hasattr(os, "sync"):
             os.sync()
         part.rename(version)
@@ -457,22 +500,30 @@ def switch(root: Path, identity: str) -> None:
     write_launchers(root)
     write_atomically(root / "current", f"{identity}\n")
     kept = {identity, read_small(root / "previous")}
-    for path in (root / "versions").iterdir():
+    cache = root / "state" / "cache"
+    for path in (*(root / "versions").iterdir(), *(cache.iterdir() if cache.is_dir() else ())):
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
+    for path in (root / "state").glob("self-test-*.json"):
+        if path.stem.removeprefix("self-test-") not in kept:
+            path.unlink(missing_ok=True)
 
 
 def rollback(root: Path) -> None:
     """Make the previous version current again.
 
     Raises:
-        InstallError: there is none.
+        InstallError: there is none, or an installation is running.
     """
-    current, previous = read_small(root / "current"), read_small(root / "previous")
-    if not previous or not (root / "versions" / previous / "installed.json").is_file():
-        raise InstallError(f"there is no earlier version in {root}", "install the earlier bundle again")
-    write_atomically(root / "current", f"{previous}\n")
-    write_atomically(root / "previous", f"{current}\n")
+    missing = InstallError(f"there is no earlier version in {root}", "install the earlier bundle again")
+    if not root.is_dir():
+        raise missing
+    with only_one(root):
+        current, previous = read_small(root / "current"), read_small(root / "previous")
+        if not current or not previous or not (root / "versions" / previous / INSTALLED).is_file():
+            raise missing
+        write_atomically(root / "current", f"{previous}\n")
+        write_atomically(root / "previous", f"{current}\n")
     say(f"{previous} is in use again; {current} is kept")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from typing import IO, Final
 
 from edge_latup.artifact import sha256_of
 from edge_latup.bundle.canonical import canonical_bytes, from_canonical
-from edge_latup.bundle.keys import SigningKey
+from edge_latup.bundle.keys import PublicKey, SigningKey
 from edge_latup.bundle.manifest import (
     MANIFEST_NAME,
     MAX_FILE,
@@ -68,6 +69,17 @@ def _file(folder: Path, path: str, role: Role) -> BundleFile:
     return BundleFile(path=path, size=facts.st_size, sha256=sha256_of(folder / path), executable=executable, role=role)
 
 
+def check_dates(created: datetime.date, public: PublicKey) -> None:
+    """Refuse to sign with a key on a day on which it is not valid.
+
+    Raises:
+        InputError: it is so.
+    """
+    if created < public.created or (public.expires is not None and created > public.expires):
+        until = f" to {public.expires}" if public.expires else ""
+        raise InputError(f"{created} is outside the key's dates, {public.created}{until}", "sign with a key that is valid")
+
+
 def sign_bundle(folder: Path, manifest: BundleManifest, key: SigningKey) -> None:
     """Write manifest.json and manifest.sig; until the second is in place, the folder does not verify.
 
@@ -77,9 +89,7 @@ def sign_bundle(folder: Path, manifest: BundleManifest, key: SigningKey) -> None
     public, content = key.public, canonical_bytes(manifest)
     if manifest.key_id != public.key_id:
         raise InputError(f"the manifest asks for the key {manifest.key_id}, not {public.key_id}", "sign with the key it names")
-    if manifest.created < public.created or (public.expires is not None and manifest.created > public.expires):
-        until = f" to {public.expires}" if public.expires else ""
-        raise InputError(f"{manifest.created} is outside the key's dates, {public.created}{until}", "sign with a key that is valid")
+    check_dates(manifest.created, public)
     if len(content) > MAX_MANIFEST:
         raise InputError(f"the manifest has {len(content)} bytes, at most {MAX_MANIFEST} are read", "package fewer files")
     signature = Signature(key_id=public.key_id, signature=key.private.sign(content).hex())

@@ -65,10 +65,16 @@ class Where:
 
     def the_host(self) -> RemoteHost:
         """The host that --host names, with its options."""
+        from pydantic import ValidationError
+
+        from edge_latup.records import summary_of
         from edge_latup.targets.remote_host import RemoteHost, parse_host
 
         given = {"cache" if name == "remote_cache" else name: value for name, value in self._of_host().items() if value is not None}
-        return RemoteHost.model_validate(parse_host(self.host or "").model_dump() | given)
+        try:
+            return RemoteHost.model_validate(parse_host(self.host or "").model_dump() | given)
+        except ValidationError as error:
+            raise InputError(f"--host {self.host} with these options: {summary_of(error)}", "see docs/remote-hosts.md") from error
 
 
 def bench_host(plan: Plan, out: Path, where: Where) -> LoadedRun:

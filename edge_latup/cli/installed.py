@@ -6,14 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from edge_latup.cli.output import output
-from edge_latup.errors import EdgeLatupError, VerificationError
+from edge_latup.cli.output import Mode, configure, output
+from edge_latup.errors import EdgeLatupError, InputError, VerificationError
 
 if TYPE_CHECKING:
     from edge_latup.bundle.installed import Installation
     from edge_latup.bundle.selftest import SelfTest
+
+
+MODES: Final = {"--quiet": Mode.QUIET, "--json": Mode.JSON}
+HELP: Final = {
+    "self-test": "run the golden case through the installed models, now",
+    "status": "the latest self-test, and whether it still holds",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,14 +36,27 @@ def main(arguments: Sequence[str]) -> int:
     here = Installation(root=asked.root.absolute(), version=asked.version)
     try:
         if asked.verb == "run":
-            return _edge_latup(asked.rest) if asked.rest[:1] not in (["self-test"], ["status"]) else _verb(asked.rest[0], here, [])
+            words = [word for word in asked.rest if word not in MODES]
+            return _verb(words[0], here, _own(words, asked.rest)) if words[:1] in (["self-test"], ["status"]) else _edge_latup(asked.rest)
         return _verb(asked.verb, here, asked.rest)
     except EdgeLatupError as error:
         output.error(error)
         return error.exit_code
 
 
+def _own(words: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Options behind self-test or status, once --json and --quiet, wherever they stood, are heeded."""
+    for mode in (mode for word, mode in MODES.items() if word in given):
+        configure(mode)
+    return list(words[1:])
+
+
 def _verb(verb: str, here: Installation, rest: Sequence[str]) -> int:
+    if verb != "segment" and rest:
+        if {"--help", "-h"} & set(rest):
+            output.line(f"{verb} [--json] [--quiet]: {HELP[verb]}")
+            return 0
+        raise InputError(f"{verb} takes no {rest[0]}", f"edge-latup {verb} [--json] [--quiet]")
     if verb == "self-test":
         return _told(here.test(tell=output.note))
     if verb == "status":

@@ -48,25 +48,32 @@ def build(
     from edge_latup.bundle.platforms import PLATFORMS, PYTHONS
     from edge_latup.bundle.sign import write_archive
     from edge_latup.segmentation.memory import parse_bytes
+    from edge_latup.targets.profile import load_profile
 
-    chosen = platform or _platform_of(target)
+    profile = load_profile(target)
+    chosen = platform or ("linux-aarch64" if profile.architecture == "aarch64" else "linux-x86-64")
     if chosen not in PLATFORMS:
         raise InputError(f"there is no platform {chosen!r}", f"choose one of {', '.join(PLATFORMS)}")
     if unknown := set(python or ()) - set(PYTHONS):
         raise InputError(f"Python {sorted(unknown)[0]} is not served", f"choose from {', '.join(PYTHONS)}")
+    if max_latency_ms is not None and not max_latency_ms > 0:
+        raise InputError(f"--max-latency-ms {max_latency_ms:g} is no time", "write milliseconds above 0")
+    archives = [out.with_name(f"{out.name}{ending}") for ending in ((".zip",) if chosen.startswith("windows") else (".tar.zst",))]
+    for archive in archives:
+        if archive.exists():
+            raise InputError(f"{archive} exists", "choose another --out")
     passphrase = None
     if passphrase_file is not None or is_encrypted(key / PRIVATE_NAME):
         passphrase = the_passphrase(passphrase_file, twice=False, remedy="add --passphrase-file FILE")
     signing = read_signing_key(key / PRIVATE_NAME, read_public_key(key / PUBLIC_NAME), passphrase)
     plan = Plan(
-        artifacts=tuple(artifacts), name=name, version=version, target=target, platform=chosen, pythons=tuple(python or PYTHONS),
+        artifacts=tuple(artifacts), name=name, version=version, target=profile.name, platform=chosen, pythons=tuple(python or PYTHONS),
         created=creation_date(), limits=Limits(latency_ms=max_latency_ms, peak_bytes=parse_bytes(max_memory) if max_memory else None),
         expires=expires.date() if expires else None, previous=previous, gate=gate, reason=reason, wheels=wheels,
         standalone=standalone,
     )  # fmt: skip
     warnings: list[str] = []
     manifest = build_bundle(plan, signing, out, output.note, warnings.append)
-    archives = [out.with_name(f"{out.name}{ending}") for ending in ((".zip",) if chosen.startswith("windows") else (".tar.zst",))]
     for archive in archives:
         output.note(f"writing {archive}")
         write_archive(out, archive)
@@ -79,10 +86,3 @@ def build(
     output.line(f"install there, in the bundle's folder, with the key from another one: {installing}{PUBLIC_NAME}")
     result = {"bundle": str(out), "archives": [str(path) for path in archives], "files": len(manifest.files), "bytes": manifest.size}
     output.result({**result, "warnings": warnings})
-
-
-def _platform_of(target: str) -> str:
-    """The platform that wheels of a target are for."""
-    from edge_latup.targets.profile import load_profile
-
-    return "linux-aarch64" if load_profile(target).architecture == "aarch64" else "linux-x86-64"

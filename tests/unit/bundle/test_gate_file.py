@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_latup.bundle.documents import change_record, model_card
-from edge_latup.bundle.gate_file import NOT_JUDGED, GateFile, read_gate
+from edge_latup.bundle.gate_file import NOT_JUDGED, OTHER_SPEC, GateFile, read_gate
 from edge_latup.errors import InputError
 from edge_latup.spec import ModelSpec, RegionHead
 
@@ -49,6 +49,17 @@ def test_the_model_card_says_what_the_gate_said(tmp_path: Path, decision: dict[s
     assert card.count("Against FP32") == 1, "FP32 is not held against itself"
     assert f"- Against FP32: {words}.\n" in card.partition("## fp32")[0]
     assert gate.warnings((INT8, FP32)) == ([f"int8: {words}; MODEL-CARD.md says so"] if warned else [])
+
+
+def test_a_decision_on_another_spec_is_none(tmp_path: Path) -> None:
+    """The same weights give other label maps with another threshold or other labels."""
+    same, other = (
+        read_gate(printed(tmp_path / "gate.json", ACCEPTED | {"candidate_spec_sha256": spec.digest}), (INT8,))
+        for spec in (INT8.manifest.spec, INT8.manifest.spec.model_copy(update={"labels": (0, 2, 1, 3)}))
+    )
+    assert (same.of(INT8), same.warnings((INT8,))) == ("the gate accepted it", [])
+    assert other.of(INT8) == OTHER_SPEC
+    assert other.warnings((INT8,)) == [f"int8: {OTHER_SPEC}; MODEL-CARD.md says so"]
 
 
 @pytest.mark.parametrize(

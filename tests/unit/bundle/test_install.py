@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -100,9 +101,9 @@ def bundle(tmp_path: Path, key: SigningKey) -> Path:
 
 
 def checked(bundle: Path, public: Path, out: Path, today: str = TODAY.isoformat()) -> dict[str, Any]:
-    manifest, _ = install.verified_manifest(bundle, install.read_key(public), today)
-    install.copy_verified(bundle, manifest, out)
-    return manifest
+    verified = install.verified_manifest(bundle, install.read_key(public), today)
+    install.copy_verified(bundle, verified, out)
+    return verified.manifest
 
 
 def test_what_was_signed_is_copied_byte_for_byte(bundle: Path, key: SigningKey, tmp_path: Path) -> None:
@@ -174,8 +175,66 @@ def test_names_that_leave_the_folder_are_unsafe(path: str, tmp_path: Path) -> No
     (tmp_path / "bundle").mkdir()
     file = {"path": path, "size": 0, "sha256": "", "executable": False}
     with pytest.raises(install.InstallError) as caught:
-        install.copy_verified(tmp_path / "bundle", {"files": [file]}, tmp_path / "copy")
+        install.copy_verified(tmp_path / "bundle", install.Verified({"files": [file]}, {}), tmp_path / "copy")
     assert caught.value.code == 5
+
+
+def test_what_is_installed_is_the_manifest_that_was_verified(bundle: Path, key: SigningKey, tmp_path: Path) -> None:
+    """On a share, somebody may replace it while the rest is copied."""
+    verified = install.verified_manifest(bundle, install.read_key(write_key(tmp_path, key.public)), TODAY.isoformat())
+    before = (bundle / "manifest.json").read_bytes()
+    (bundle / "manifest.json").write_bytes(before.replace(b'"created": "2', b'"created": "9'))
+    (bundle / "manifest.sig").write_bytes(b"{}")
+    install.copy_verified(bundle, verified, tmp_path / "copy")
+    assert (tmp_path / "copy" / "manifest.json").read_bytes() == before
+    assert (tmp_path / "copy" / "manifest.sig").read_bytes() != b"{}"
+
+
+def test_another_python_gets_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wheels are those of one Python: after an upgrade of the system they would not load, however often the installer is run."""
+    place = install._place(tmp_path, "b-1-abc")
+    assert place == tmp_path / "b-1-abc"
+    place.mkdir()
+    (place / "installed.json").write_text(json.dumps({"manifest_sha256": "0", "python": [sys.executable, install.MINOR]}))
+    assert install._place(tmp_path, "b-1-abc") == place
+    monkeypatch.setattr(install, "MINOR", "3.99")
+    other = install._place(tmp_path, "b-1-abc")
+    assert other != place
+    assert other.name.startswith("b-1-abc-")
+    other.mkdir()
+    (other / "installed.json").write_text("{}")
+    assert install._place(tmp_path, "b-1-abc") == other
+    (place / "installed.json").write_text("{}")
+    monkeypatch.undo()
+    assert install._place(tmp_path, "b-1-abc") not in (place, other), "one that an older installer made says no Python"
+    (place / "bundle" / "app").mkdir(parents=True)
+    (place / "bundle" / "app" / "edge-latup").touch()
+    assert install._place(tmp_path, "b-1-abc") == place, "a program brings its own Python"
+
+
+def test_what_old_versions_kept_goes_with_them(tmp_path: Path) -> None:
+    for name in ("a-1-x", "a-2-x", "a-3-x"):
+        make_version(tmp_path, name)
+        (tmp_path / "state" / "cache" / name).mkdir(parents=True)
+        (tmp_path / "state" / f"self-test-{name}.json").write_text("{}")
+    (tmp_path / "current").write_text("a-2-x")
+    install.switch(tmp_path, "a-3-x")
+    for folder in ("versions", "state/cache"):
+        assert {path.name for path in (tmp_path / folder).iterdir()} == {"a-2-x", "a-3-x"}
+    assert {path.name for path in (tmp_path / "state").glob("*.json")} == {"self-test-a-2-x.json", "self-test-a-3-x.json"}
+
+
+def test_nothing_is_rolled_back_during_an_installation(tmp_path: Path) -> None:
+    for name in ("a-1-x", "a-2-x"):
+        make_version(tmp_path, name)
+    (tmp_path / "current").write_text("a-2-x")
+    (tmp_path / "previous").write_text("a-1-x")
+    with install.only_one(tmp_path), pytest.raises(install.InstallError, match="another installation"):
+        install.rollback(tmp_path)
+    (tmp_path / "current").unlink()
+    with pytest.raises(install.InstallError, match="there is no earlier version"):
+        install.rollback(tmp_path)
+    assert (tmp_path / "previous").read_text() == "a-1-x"
 
 
 def make_version(root: Path, name: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Thread
 from typing import Literal
 
 from edge_latup.bench.remote import RUNTIME_MODULES, RemoteWorkers
@@ -89,8 +89,18 @@ def run_fleet(
         raise InputError(f"{out} already holds records", "choose another --out: records are never mixed")
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     out.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
-        done = tuple(pool.map(lambda host: _one(plan, host, out, note, lease=lease, keep=keep), hosts))
+    found: dict[str, FleetHost] = {}
+
+    def measure(host: RemoteHost) -> None:
+        found[host.name] = _one(plan, host, out, note, lease=lease, keep=keep)
+
+    # Daemons: Ctrl-C ends this process at once instead of after the last host, and what runs there ends with its lease.
+    threads = [Thread(target=measure, args=(host,), daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = tuple(found[host.name] for host in hosts)
     write_record(FleetRecord(started=started, command=plan.command, hosts=done), out / "fleet.json")
     return load_fleet_run(out)
 

@@ -87,28 +87,42 @@ def _present(blobs: Path, sha: str) -> int:
 
 
 def put(blobs: Path, sha: str, size: int, offset: int, source: BufferedReader) -> None:
-    """Append stdin to a blob from `offset`; give it its name once it is whole and has the hash it should have."""
+    """Append stdin to a blob from `offset`; give it its name once it is whole and has the hash it should have.
+
+    Two runs may bring the same file at once, such as those of a fleet that names a board twice: one writes, the other begins again.
+    """
     part = blobs / f"{sha}.part"
-    if (part.stat().st_size if part.is_file() else 0) != offset:
-        raise AgentError("again", f"{part} does not end at {offset}")
-    try:
-        with part.open("ab", buffering=0) as file:
+    with part.open("ab", buffering=0) as file:
+        _alone(file, part)
+        if part.stat().st_size != offset:
+            raise AgentError("again", f"{part} does not end at {offset}")
+        try:
             while chunk := source.read1(CHUNK):
                 signal.alarm(SILENCE)
                 _write(file, chunk)
             os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                part.unlink(missing_ok=True)
+                raise AgentError("disk", f"the disk with {blobs} is full") from error
+            raise
+        if part.stat().st_size < size:
+            raise AgentError("again", f"{part} ended at {part.stat().st_size} of {size} bytes")
+        if sha256_of(part) != sha:
+            part.unlink()
+            raise AgentError("hash", f"what arrived is not the file with the SHA-256 {sha}")
+        part.chmod(0o600)
+        part.rename(blobs / sha)
+
+
+def _alone(file: Any, part: Path) -> None:
+    """Hold the file until it is closed; it must still be what its name stands for, which another run may have taken away meanwhile."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in DISK_FULL:
-            part.unlink(missing_ok=True)
-            raise AgentError("disk", f"the disk with {blobs} is full") from error
-        raise
-    if part.stat().st_size < size:
-        raise AgentError("again", f"{part} ended at {part.stat().st_size} of {size} bytes")
-    if sha256_of(part) != sha:
-        part.unlink()
-        raise AgentError("hash", f"what arrived is not the file with the SHA-256 {sha}")
-    part.chmod(0o600)
-    part.rename(blobs / sha)
+        raise AgentError("again", f"another run is writing {part}") from error
+    if not part.is_file() or os.fstat(file.fileno()).st_ino != part.stat().st_ino:
+        raise AgentError("again", f"another run has finished {part}")
 
 
 def _write(file: Any, chunk: bytes) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,3 +80,26 @@ def test_a_fleet_keeps_what_succeeded_whatever_happens_on_a_host(tmp_path: Path,
     made = fleet.run_fleet(plan, hosts, tmp_path / "out", lambda text: None)  # type: ignore[arg-type]
     assert list(made.runs) == ["good"]
     assert [host.error for host in made.record.hosts] == [None, "ValueError: boom"]
+
+
+def test_an_interrupt_ends_a_fleet_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after the last host: a wrong artifact is noticed after a minute, and a run may take an hour."""
+    never = threading.Event()
+
+    def run_on_host(plan: object, host: RemoteHost, *arguments: object, **options: object) -> None:
+        _thread.interrupt_main()
+        never.wait(60)
+
+    monkeypatch.setattr(fleet, "run_on_host", run_on_host)
+    hosts = [RemoteHost(name=name, address="127.0.0.1") for name in ("one", "two")]
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fleet.run_fleet(SimpleNamespace(command="x"), hosts, tmp_path / "out", lambda text: None)  # type: ignore[arg-type]
+    assert time.monotonic() - began < 20
+    never.set()
+
+
+def test_a_cache_with_a_space_is_refused_with_a_sentence(cli: Command, tmp_path: Path) -> None:
+    artifact = pointwise_artifact(tmp_path / "pointwise")
+    done = cli("bench", artifact.folder, "--host", "user@board", "--remote-cache", "/mnt/my disk", "--out", tmp_path / "out")
+    assert (done.code, "--host user@board with these options: " in done.err) == (2, True), done.err

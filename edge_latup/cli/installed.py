@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     asked = parser.parse_args(arguments)
     here = Installation(root=asked.root.absolute(), version=asked.version)
+    _keep_inside(here.state)
     try:
         if asked.verb == "run":
             words = [word for word in asked.rest if word not in MODES]
@@ -42,6 +46,15 @@ def main(arguments: Sequence[str]) -> int:
     except EdgeLatupError as error:
         output.error(error)
         return error.exit_code
+
+
+def _keep_inside(state: Path) -> None:
+    """Have temporary files, such as ONNX Runtime's optimised graph, made below --root, where it can be written; of children too."""
+    folder = state / "tmp"
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
 def _own(words: Sequence[str], given: Sequence[str]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +38,14 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def run(root: Path, *words: str) -> int:
     return installed.main(["--root", str(root), "--version", "b-1-abc", "run", *words])
+
+
+def test_temporary_files_stay_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "state").mkdir()
+    assert run(tmp_path, "status") == 0
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(tmp_path / "state" / "tmp")
 
 
 @pytest.mark.parametrize("words", [("self-test", "--json"), ("--json", "self-test"), ("status", "--json"), ("--json", "status")])

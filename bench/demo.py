@@ -9,13 +9,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from edge_latup.artifact import Artifact, sha256_of
+from edge_latup.artifact import Artifact
 from edge_latup.bench.report import render_report
 from edge_latup.bench.run import Entry, Plan, run_bench
 from edge_latup.cases.cohort import write_cohort
 from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.errors import MissingDependencyError
-from edge_latup.export.torch_onnx import export_onnx, export_reference, refuse_no_checkpoint
+from edge_latup.export.torch_onnx import checkpoint_digest, export_onnx, export_reference, refuse_no_checkpoint
 from edge_latup.manifest import Precision
 from edge_latup.quantize.advice import int8_options
 from edge_latup.quantize.calibration import make_calibration
@@ -49,10 +49,8 @@ def time_stamp() -> str:
 
 def notes_on(fp32: Artifact) -> tuple[str, ...]:
     """What a reader must know of the demo checkpoint, where it is what was exported."""
-    from edge_latup.networks.build import WEIGHTS_NAME
-
     exported = {step.parameters.get("checkpoint_sha256") for step in fp32.manifest.recipe}
-    return (NOTE,) if sha256_of(demo_checkpoint() / WEIGHTS_NAME) in exported else ()
+    return (NOTE,) if checkpoint_digest(demo_checkpoint()) in exported else ()
 
 
 def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], None]) -> list[CaseFiles]:

@@ -120,6 +120,13 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / WEIGHTS_NAME).is_file()
 
 
+def checkpoint_digest(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint's weights, as the recipe of what was exported from it states it."""
+    from edge_latup.networks.build import WEIGHTS_NAME
+
+    return sha256_of(checkpoint / WEIGHTS_NAME)
+
+
 def refuse_no_checkpoint(folder: Path) -> None:
     """Refuse a folder that cannot be exported because it is no checkpoint, before anything slow comes first.
 
@@ -202,12 +209,12 @@ def _sized(spec: ModelSpec, size: Size, dynamic: bool) -> ModelSpec:
 
 
 def _onnx_manifest(checkpoint: Path, name: str, spec: ModelSpec, dynamic: bool, opset: int) -> Manifest:
-    from edge_latup.networks.build import WEIGHTS_NAME, seen_cases
+    from edge_latup.networks.build import seen_cases
 
     step = Step(
         operation="export",
         parameters={
-            "checkpoint_sha256": sha256_of(checkpoint / WEIGHTS_NAME),
+            "checkpoint_sha256": checkpoint_digest(checkpoint),
             "opset": opset,
             "dynamic": dynamic,
             "size": list(spec.spatial.size),

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,24 +37,37 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     asked = parser.parse_args(arguments)
     here = Installation(root=asked.root.absolute(), version=asked.version)
-    _keep_inside(here.state)
     try:
-        if asked.verb == "run":
-            words = [word for word in asked.rest if word not in MODES]
-            return _verb(words[0], here, _own(words, asked.rest)) if words[:1] in (["self-test"], ["status"]) else _edge_latup(asked.rest)
-        return _verb(asked.verb, here, asked.rest)
+        with _kept_inside(here.state):
+            return _run(asked, here)
     except EdgeLatupError as error:
         output.error(error)
         return error.exit_code
 
 
-def _keep_inside(state: Path) -> None:
+def _run(asked: argparse.Namespace, here: Installation) -> int:
+    if asked.verb == "run":
+        words = [word for word in asked.rest if word not in MODES]
+        return _verb(words[0], here, _own(words, asked.rest)) if words[:1] in (["self-test"], ["status"]) else _edge_latup(asked.rest)
+    return _verb(asked.verb, here, asked.rest)
+
+
+@contextlib.contextmanager
+def _kept_inside(state: Path) -> Iterator[None]:
     """Have temporary files, such as ONNX Runtime's optimised graph, made below --root, where it can be written; of children too."""
-    folder = state / "tmp"
+    folder, before, default = state / "tmp", os.environ.get("TMPDIR"), tempfile.tempdir
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
         if os.access(folder, os.W_OK):
             os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = default
+        if before is not None:
+            os.environ["TMPDIR"] = before
+        else:
+            os.environ.pop("TMPDIR", None)
 
 
 def _own(words: Sequence[str], given: Sequence[str]) -> list[str]:

@@ -163,7 +163,8 @@ def test_openvinos_int8_for_arm_is_warned_of_with_the_remedy(plan: Plan, tmp_pat
     best = pointwise_artifact(tmp_path / "int8", runtimes=("openvino",), precision="int8", storage="int8")
     changed = replace(plan, artifacts=(best.folder, pointwise_artifact(tmp_path / "fp32").folder))
     build_bundle(changed, KEY, tmp_path / "arm", warn=warned.append)
-    (told,) = warned
+    told, unjudged = warned
+    assert unjudged == "int8: no decision of the gate was given; MODEL-CARD.md says so"
     assert "int8 is INT8 for OpenVINO, which has no INT8 kernel for 3-D convolutions on aarch64" in told
     assert "another artifact of the bundle is used" in told
     assert "edge-latup quantize ARTIFACT --method int8 --runtime onnxruntime" in told

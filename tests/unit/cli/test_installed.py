@@ -44,8 +44,11 @@ def test_temporary_files_stay_below_the_root(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TMPDIR", "/tmp")
     monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "state").mkdir()
+    seen: list[str] = []
+    monkeypatch.setattr(installed, "_told", lambda result: seen.extend((tempfile.gettempdir(), os.environ["TMPDIR"])) or 0)
     assert run(tmp_path, "status") == 0
-    assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(tmp_path / "state" / "tmp")
+    assert seen == [str(tmp_path / "state" / "tmp")] * 2
+    assert (tempfile.tempdir, os.environ["TMPDIR"]) == (None, "/tmp")
 
 
 @pytest.mark.parametrize("words", [("self-test", "--json"), ("--json", "self-test"), ("status", "--json"), ("--json", "status")])

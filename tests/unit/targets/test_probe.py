@@ -85,7 +85,7 @@ def test_without_openvino_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "copy_bandwidth", lambda *_, **__: pytest.fail("it was measured"))
     with pytest.raises(MissingDependencyError) as caught:
         module.probe()
-    assert "edge-latup[core]" in caught.value.hint
+    assert "'.[core]'" in caught.value.hint
 
 
 @pytest.mark.skipif(platform.machine().lower() not in module.X86, reason="a probe measures x86-64 hosts only")

@@ -53,7 +53,7 @@ def test_an_artifact_is_made_and_its_parity_told(checkpoint: Path, tmp_path: Pat
     assert lines[2].startswith("parity pytorch fp32 / openvino fp32: max |difference| ")
     manifest = open_artifact(tmp_path / "fp32").manifest
     assert manifest.spec.spatial.size == (24, 16, 16)
-    assert [parity.input_shape for parity in manifest.parity] == [(1, 4, 24, 16, 16)] * 2
+    assert [parity.input_shape for parity in manifest.parity] == [(1, 3, 24, 16, 16)] * 2
 
 
 def test_the_reference_is_made_and_told_as_json(checkpoint: Path, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import RUNTIMES, choose_runtime, open_session
 from edge_latup.runtimes.base import Batch, Kernel, Session, SessionOptions, precision_summary
 from edge_latup.runtimes.fresh import tell_failure
-from edge_latup.segmentation.engine import prepare, segment
+from edge_latup.segmentation.engine import Clock, finish, infer, prepare
 from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.memory import process_bytes
-from edge_latup.spec import BrainCrop, Size
+from edge_latup.spec import Size
 from edge_latup.targets.activity import busy_with_others, cpu_time
 from edge_latup.targets.host import describe_host, load_average
 
@@ -149,13 +149,15 @@ def segment_cases(job: Job, artifact: Artifact, out: Path) -> None:
         for path in job.cases:
             # The label is read for its convention alone: the label map is written in the same numbers.
             case = read_case(case_files(Path(path)), spec.modalities)
-            # Heads differ in size: as in `edge-latup segment`, the model is made for each.
-            wanted = prepare(case, spec).input_size if isinstance(spec.spatial, BrainCrop) else None
-            if session is None or wanted != size:
+            task = prepare(case, spec)
+            # Heads differ in size: as in `edge-latup segment`, the model is opened anew where this one's does.
+            if session is None or task.input_size != size:
                 opened.close()
-                size, options = wanted, SessionOptions(threads=job.threads, input_size=wanted)
+                size = task.input_size
+                options = SessionOptions(threads=job.threads, input_size=size)
                 session = opened.enter_context(open_session(artifact, job.runtime, options))
-            write_label_map(segment(session, spec, case).label, case, out / f"{case.name}.nii.gz")
+            clock = Clock()
+            write_label_map(finish(infer(session, spec, task, clock), case, spec, clock), case, out / f"{case.name}.nii.gz")
             _tell(case.name)
         if session is not None:
             write_record(SegmentSession(float_precision=session.float_precision), out / SESSION_NAME)

@@ -102,7 +102,7 @@ def main() -> None:
         if error.errno not in NO_BUGS:
             _report_bug()
         where = f"{error.filename}: " if error.filename else ""
-        remedy = "choose a folder that can be written, free some space, or ask for the rights"
+        remedy = "choose another file or folder, free some space, or ask for the rights"
         refusal = InputError(f"{where}{error.strerror or error}", remedy)
         output.error(refusal)
         sys.exit(refusal.exit_code)

@@ -16,6 +16,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from edge_latup.cli import ANYWHERE, app
+from edge_latup.networks.build import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -34,6 +35,15 @@ def commands() -> list[str]:
     lines += re.findall(r"`(edge-latup [^`\n]+)`", TEXT)
     parts = [part.strip() for line in lines for part in re.split(r" && | \| | > |; ", line.split(" #")[0])]
     return sorted({part for part in parts if part.startswith("edge-latup ") and "COMMAND" not in part})
+
+
+def test_a_state_dict_becomes_a_checkpoint_as_printed(tmp_path: Path) -> None:
+    """The Python of docs/offline.md, on weights of the network it names."""
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").read_text(encoding="utf-8"), re.DOTALL)
+    made = "import torch\nfrom edge_latup.networks.latup_net import LatupNet\ntorch.save(LatupNet().state_dict(), 'best.pt')\n"
+    subprocess.run([sys.executable, "-P", "-c", made + script], cwd=tmp_path, check=True)
+    network, spec = load_checkpoint(tmp_path / "ours")
+    assert (spec.name, sum(parameter.numel() for parameter in network.parameters())) == ("ours", 3_069_060)
 
 
 def test_commands_are_found() -> None:

@@ -13,16 +13,12 @@ from edge_latup.bench.demo import NOTE, compress, demo_checkpoint, notes_on
 pytest.importorskip("nncf")
 
 
-def test_int8_of_latup_net_keeps_its_class_scores_in_float_and_the_widest_ranges(
-    tiny_fp32: Artifact, tiny_cases: Path, tmp_path: Path
-) -> None:  # fmt: skip
+def test_int8_of_latup_net_leaves_three_convolutions_in_float(tiny_fp32: Artifact, tiny_cases: Path, tmp_path: Path) -> None:
     compress(tiny_fp32, tmp_path, tiny_cases, lambda line: None, stored=())
     manifest = open_artifact(tmp_path / "int8").manifest
-    done = manifest.recipe[-1].parameters
-    assert list(done["keep_float"]) == ["output"]
-    assert done["ranges"] == "min-max"
+    assert list(manifest.recipe[-1].parameters["keep_float"]) == ["encoder1.embedding", "encoder2.conv1", "output"]
     assert manifest.audit is not None
-    assert 0.99 < manifest.audit.declared_int8 < 1
+    assert manifest.audit.declared_int8 == pytest.approx(0.918, abs=0.002)  # of this narrow one; 0.938 of the published width
 
 
 def test_another_network_has_no_module_of_that_name(tiny_fp32: Artifact, tiny_cases: Path, tmp_path: Path) -> None:

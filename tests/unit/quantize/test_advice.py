@@ -8,36 +8,33 @@ import pytest
 
 from edge_latup.artifact import Artifact
 from edge_latup.quantize.advice import advice, int8_options
-from edge_latup.quantize.estimators import ESTIMATORS, MIN_MAX, slug
 from edge_latup.quantize.methods import options_of
 from edge_latup.quantize.recipes import METHODS
 
 
 def test_what_is_advised_can_be_given(tiny_fp32: Artifact) -> None:
     options = int8_options(tiny_fp32)
-    assert options["estimator"] in ESTIMATORS
     for runtime in ("openvino", "tensorrt"):
         options_of(METHODS["int8"].recipes[runtime], options["keep_float"], None, None)
 
 
 @pytest.mark.parametrize(
-    ("keep", "estimator", "told"),
+    ("keep", "told"),
     [
-        ((), None, f"--keep-float output --ranges {slug(MIN_MAX)}"),
-        (("output",), None, f"--ranges {slug(MIN_MAX)}"),
-        (("decoder1",), MIN_MAX, "--keep-float output"),
-        (("decoder1", "output"), MIN_MAX, None),
+        ((), "--keep-float encoder1.embedding --keep-float encoder2.conv1 --keep-float output"),
+        (("output", "encoder1.embedding"), "--keep-float encoder2.conv1"),
+        (("decoder1", "encoder1.embedding", "encoder2.conv1", "output"), None),
     ],
 )
-def test_what_is_missing_is_told(tiny_fp32: Artifact, keep: tuple[str, ...], estimator: str | None, told: str | None) -> None:
-    found = advice(tiny_fp32, "int8", "openvino", keep, estimator)
+def test_what_is_missing_is_told(tiny_fp32: Artifact, keep: tuple[str, ...], told: str | None) -> None:
+    found = advice(tiny_fp32, "int8", "openvino", keep)
     assert found is None if told is None else f"with {told}, " in str(found)
 
 
 def test_nothing_is_told_where_there_is_nothing_to_say(tiny_fp32: Artifact) -> None:
-    assert advice(tiny_fp32, "fp16", "openvino", (), None) is None
-    assert advice(tiny_fp32, "int8", "onnxruntime", (), None) is None
+    assert advice(tiny_fp32, "fp16", "openvino", ()) is None
+    assert advice(tiny_fp32, "int8", "onnxruntime", ()) is None
     unknown = replace(
         tiny_fp32, manifest=tiny_fp32.manifest.model_copy(update={"spec": tiny_fp32.manifest.spec.model_copy(update={"network": None})})
     )
-    assert advice(unknown, "int8", "openvino", (), None) is None
+    assert advice(unknown, "int8", "openvino", ()) is None

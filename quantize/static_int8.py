@@ -19,7 +19,7 @@ from edge_latup.quantize.estimators import THRESHOLDS, estimated
 from edge_latup.quantize.histograms import histogram_of
 from edge_latup.quantize.prepared import Prepared
 from edge_latup.quantize.ranges import ChannelRanges
-from edge_latup.quantize.weights import round_keeping_sums
+from edge_latup.quantize.weights import SMALLEST, quantize_per_channel, round_keeping_sums
 from edge_latup.records import write_text
 from edge_latup.runtimes.openvino import import_openvino, openvino_core, without_telemetry
 from edge_latup.runtimes.openvino_graph import WITHOUT_BIASES
@@ -62,7 +62,7 @@ def openvino_int8(folder: Path, prepared: Prepared, *, preset: str, keep_float: 
 
     Weights are symmetric per channel. Only what convolutions read is quantized: of squeeze-and-excitation and of norms' inputs,
     8 bits change means over millions of voxels, and save next to no time. `keep_float` names modules, such as "decoder1", whose
-    operations are left in float.
+    convolutions compute in float; their weights are stored in 8 bits like the others.
 
     Raises:
         InputError: no operation of the graph belongs to one of them.
@@ -76,7 +76,29 @@ def openvino_int8(folder: Path, prepared: Prepared, *, preset: str, keep_float: 
     quantized = _placed(model, prepared.inputs[0], preset, ignored)
     _set_ranges(quantized, plain, prepared)
     _drop_idle(quantized)
+    _store_float_weights_small(quantized)
     save_ir(quantized, folder)
+
+
+def _store_float_weights_small(model: ov.Model) -> None:
+    """Store the weights of convolutions that were left in float as int8 per output channel; their arithmetic stays float.
+
+    As method dynamic-range does, which costs next to no accuracy: what INT8 harms is activations.
+    """
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        axis = OUTPUT_AXES.get(node.get_type_name())
+        if axis is None or node.input_value(1).get_node().get_type_name() != "Constant":
+            continue
+        weight = node.input_value(1).get_node().get_data()
+        if weight.size < SMALLEST:
+            continue
+        values, scales = quantize_per_channel(weight, axis)
+        shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
+        small = ops.multiply(ops.convert(ops.constant(values), "f32"), ops.constant(scales.reshape(shape)))
+        node.input(1).replace_source_output(small.output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def _round_weights(model: ov.Model, ignored: Sequence[str]) -> None:

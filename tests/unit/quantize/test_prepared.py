@@ -24,6 +24,7 @@ from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import activations, prepare
 from edge_latup.quantize.ranges import channel_ranges
 from edge_latup.quantize.static_int8 import openvino_int8, zero_aligned
+from edge_latup.quantize.weights import SMALLEST
 from edge_latup.runtimes.openvino import import_openvino, openvino_core
 
 
@@ -162,8 +163,13 @@ def test_before_layers_left_in_float_nothing_is_rounded(tiny_fp32: Artifact, tin
     """With every convolution left in float, what remains of INT8 is nothing: up-sampling alone needs no 8 bits."""
     modules = ("encoder1", "encoder2", "encoder3", "decoder3", "decoder2", "decoder1", "output")
     made = quantize(tiny_fp32, "int8", tmp_path / "float", calibration=tiny_calibration, keep_float=modules)
-    assert not [node for node in openvino_core().read_model(made.model_path).get_ordered_ops() if node.get_type_name() == QUANTIZER]
-    assert made.manifest.parity[-1].relative_l2 < 0.005
+    nodes = openvino_core().read_model(made.model_path).get_ordered_ops()
+    assert not [node for node in nodes if node.get_type_name() == QUANTIZER]
+    # What is in 8 bits is their weights, as in dynamic-range; equalised for channels, they reach wider and round coarser.
+    weights = [node for node in nodes if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 5]
+    assert {str(node.get_element_type()) for node in weights if node.get_data().size >= SMALLEST} == {"<Type: 'int8_t'>"}
+    portable = quantize(tiny_fp32, "dynamic-range", tmp_path / "dynamic-range")
+    assert made.manifest.parity[-1].relative_l2 < 3 * portable.manifest.parity[-1].relative_l2
 
 
 def test_a_convolution_is_named_as_in_the_file(tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path) -> None:

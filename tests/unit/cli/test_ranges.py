@@ -34,7 +34,8 @@ def test_every_runtime_is_given_the_same_choice(cli: Command, tiny_fp32: Artifac
 
 def test_the_ways_are_compared_in_one_table(cli: Command, tiny_fp32: Artifact, calibration_cases: Path, tmp_path: Path) -> None:
     done = cli(
-        "quantize", tiny_fp32.folder, "--method", "int8", "--calibration", calibration_cases, "--compare-ranges", "--out", tmp_path
+        "quantize", tiny_fp32.folder, "--method", "int8", "--runtime", "onnxruntime", "--calibration", calibration_cases,
+        "--compare-ranges", "--out", tmp_path,
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "calibration data, not an evaluation" in done.out

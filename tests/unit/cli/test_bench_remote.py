@@ -95,8 +95,13 @@ def test_an_interrupt_ends_a_fleet_at_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(fleet, "run_on_host", run_on_host)
     hosts = [RemoteHost(name=name, address="127.0.0.1") for name in ("one", "two")]
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        fleet.run_fleet(SimpleNamespace(command="x"), hosts, tmp_path / "out", lambda text: None)  # type: ignore[arg-type]
+    # A shell starts what runs in the background with interrupts ignored, the tests too.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fleet.run_fleet(SimpleNamespace(command="x"), hosts, tmp_path / "out", lambda text: None)  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert time.monotonic() - began < 20
     never.set()
 

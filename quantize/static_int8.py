@@ -80,6 +80,14 @@ def openvino_int8(folder: Path, prepared: Prepared, *, preset: str, keep_float: 
     save_ir(quantized, folder)
 
 
+def _float_weights(model: ov.Model) -> Iterator[tuple[Any, int, NDArray[np.float32]]]:
+    """Each convolution that reads a plain constant, with the axis of its output channels and the weights."""
+    for node in model.get_ordered_ops():
+        axis = OUTPUT_AXES.get(node.get_type_name())
+        if axis is not None and node.input_value(1).get_node().get_type_name() == "Constant":
+            yield node, axis, node.input_value(1).get_node().get_data()
+
+
 def _store_float_weights_small(model: ov.Model) -> None:
     """Store the weights of convolutions that were left in float as int8 per output channel; their arithmetic stays float.
 
@@ -87,11 +95,7 @@ def _store_float_weights_small(model: ov.Model) -> None:
     """
     from openvino import opset13 as ops
 
-    for node in model.get_ordered_ops():
-        axis = OUTPUT_AXES.get(node.get_type_name())
-        if axis is None or node.input_value(1).get_node().get_type_name() != "Constant":
-            continue
-        weight = node.input_value(1).get_node().get_data()
+    for node, axis, weight in _float_weights(model):
         if weight.size < SMALLEST:
             continue
         values, scales = quantize_per_channel(weight, axis)
@@ -108,11 +112,9 @@ def _round_weights(model: ov.Model, ignored: Sequence[str]) -> None:
     """
     from openvino import opset13 as ops
 
-    for node in model.get_ordered_ops():
-        axis = OUTPUT_AXES.get(node.get_type_name())
-        if axis is None or node.get_friendly_name() in ignored or node.input_value(1).get_node().get_type_name() != "Constant":
+    for node, axis, weight in _float_weights(model):
+        if node.get_friendly_name() in ignored:
             continue
-        weight = node.input_value(1).get_node().get_data()
         others = tuple(other for other in range(weight.ndim) if other != axis)
         step = np.abs(weight).max(axis=others, keepdims=True) / 127
         step = np.where(step > 0, step, 1).astype(np.float32)

@@ -18,7 +18,7 @@ SOURCES := $(shell find $(ROOMS) -not -name '__pycache__' -not -name '*.pyc' -no
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep networks networks-control networks-cases networks-train networks-monai networks-nnunet bench-onnxruntime bench-case test lint types rooms slow pages commands browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
+.PHONY: help install demo sweep networks networks-control networks-cases networks-train networks-monai networks-nnunet bench-onnxruntime turns bench-case test lint types rooms slow pages commands browser clean predict-check fuzz-bundle aarch64-root aarch64-wheels aarch64-clean test-aarch64 sshd shellcheck tensorrt-bindings
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,13 @@ bench-onnxruntime: $(VENV)/.installed  ## Time ONNX Runtime's INT8 forms against
 	$(BIN)/edge-latup quantize $(BENCH_ORT)/fp32 --method int8 --runtime onnxruntime --calibration edge-latup-demo/phantoms-64 --out $(BENCH_ORT)/int8 --overwrite
 	rm -rf $(BENCH_ORT)/records
 	$(BIN)/edge-latup bench $(BENCH_ORT)/fp32@onnxruntime $(BENCH_ORT)/dynamic-range@onnxruntime $(BENCH_ORT)/dynamic-int8 $(BENCH_ORT)/int8 --out $(BENCH_ORT)/records
+
+# On a shared host rows that are timed one after the other meet different machines; those of one round meet the same.
+ROUNDS ?= 12
+turns: $(VENV)/.installed  ## Time the artifacts of the newest demo run in turns: speed-ups on a host whose own speed changes (ROUNDS=12)
+	set -e; run=$$(ls -d edge-latup-demo/*Z/artifacts | tail -n 1); test -d "$$run/fp32" || { echo "error: there is no demo run" >&2; echo "hint: make demo" >&2; exit 2; }; \
+	$(BIN)/edge-latup bench $$(for name in pytorch fp32 bf16 int8 int8-bf16; do test ! -d $$run/$$name || echo $$run/$$name; done) \
+	  --turns $(ROUNDS) --out "edge-latup-demo/turns-$$(date -u +%Y%m%dT%H%M%SZ)"
 
 # With the artifacts of the newest demo run, which are made where there are none. MONAI's rows take minutes each.
 bench-case: $(VENV)/.compare $(VENV)/.installed  ## Compare one case, files to label map, with MONAI (CASE=folder)

@@ -35,10 +35,11 @@ def _samples(run: LoadedRun, row: TimingRow) -> Iterator[str]:
 
 def _uneven(run: LoadedRun, row: TimingRow) -> Iterator[str]:
     if (ratio := row.p50_ms / row.min_ms) > UNEVEN:
-        yield (
-            f"p50 is {ratio:.2f} times its shortest run ({row.min_ms:,.0f} ms): a shared host or a falling clock slowed some runs, "
-            "and ratios between rows may be off by as much; repeat it when the machine is quiet"
-        )  # fmt: skip
+        slowed = f"p50 is {ratio:.2f} times its shortest run ({row.min_ms:,.0f} ms): a shared host or a falling clock slowed some runs"
+        if run.record.turns is None:
+            yield f"{slowed}, and ratios between rows may be off by as much; repeat it when the machine is quiet, or with bench --turns"
+        else:
+            yield f"{slowed}; it slowed the other rows of those rounds too, so speed-ups are less off than latencies"
 
 
 def _precision(run: LoadedRun, row: TimingRow) -> Iterator[str]:

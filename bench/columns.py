@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from edge_latup.bench.records import TimingRow
+from edge_latup.bench.speed_up import speed_up, times_as_fast
 from edge_latup.bench.store import LoadedRun
 from edge_latup.bench.summary import DriftSummary, executed
 from edge_latup.spec import Region
@@ -64,6 +65,10 @@ def shown(value: Value, spec: str) -> str:
     return text.lstrip("+-") if spec.startswith("+") and not text.strip("+-0.,") else text
 
 
+def _interval(line: Timed) -> tuple[float, float] | tuple[None, None]:
+    return speed_up(line.run, line.row, line.run.baseline).interval or (None, None)
+
+
 def _drop(region: Region) -> Callable[[Drifted], Value]:
     return lambda line: line.drift.dice_drop.get(region)
 
@@ -84,8 +89,25 @@ TIMING: Final[tuple[Column[Timed], ...]] = (
     Column(
         name="speed_up",
         header="speed-up",
-        about="Median latency of the baseline divided by this one's, in the same run on the same machine.",
-        value=lambda line: line.run.baseline.p50_ms / line.row.p50_ms,
+        about="Median latency of the baseline divided by this one's, in the same run on the same machine; "
+        "of rows run in turns, the median over the rounds of that ratio within each.",
+        value=lambda line: times_as_fast(line.run, line.row, line.run.baseline),
+        spec=",.2f",
+    ),
+    Column(
+        name="speed_up_low",
+        header="speed-up from",
+        about="Of rows run in turns, the lower end of that median's 95 % confidence interval.",
+        full=True,
+        value=lambda line: _interval(line)[0],
+        spec=",.2f",
+    ),
+    Column(
+        name="speed_up_high",
+        header="to",
+        about="Its upper end.",
+        full=True,
+        value=lambda line: _interval(line)[1],
         spec=",.2f",
     ),
     Column(

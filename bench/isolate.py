@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +21,42 @@ START: Final = "import sys; sys.path[:] = filter(None, sys.path); from edge_latu
 """The empty entry of sys.path is the working directory, where a folder may shadow the installed package (-P is Python 3.11+)."""
 
 
-def run_worker(
-    job: Job, out: Path, on_line: Callable[[str], None] = lambda _: None, environment: Mapping[str, str] | None = None
-) -> None:  # fmt: skip
-    """Run one job in a fresh interpreter and wait for it; `on_line` gets each line of its stdout.
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A job in a process of its own, under way."""
+
+    job: Job
+    process: subprocess.Popen[str]
+    errors: Path
+
+    def lines(self) -> Iterator[str]:
+        """What it tells, as it tells it, until it ends.
+
+        Raises:
+            EdgeLatupError: it failed; with its own message, or its last words where it crashed (out of memory, a signal).
+        """
+        for line in self.process.stdout or ():
+            yield line.strip()
+        if code := self.process.wait():
+            raise failure(named(self.job), code, self.errors.read_text(encoding="utf-8", errors="replace"))
+
+    def ask(self) -> None:
+        """Have it do the next run; one that has ended is found by its lines."""
+        with suppress(BrokenPipeError):
+            print(file=self.process.stdin, flush=True)
+
+    def dismiss(self) -> None:
+        """Ask for no more runs."""
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):  # closing writes what a worker that has ended did not take
+                self.process.stdin.close()
+
+
+@contextmanager
+def started_worker(job: Job, out: Path, environment: Mapping[str, str] | None = None) -> Iterator[Worker]:
+    """Start one job in a fresh interpreter; it does not outlive the block.
 
     `environment` is added to this process's own, of which the variables that limit instruction sets are never passed on.
-
-    Raises:
-        EdgeLatupError: the worker failed; with its own message, or its last words where it crashed (out of memory, a signal).
     """
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as folder:
         path, errors = Path(folder) / "job.json", Path(folder) / "stderr.txt"
@@ -36,13 +65,29 @@ def run_worker(
         with (
             errors.open("w", encoding="utf-8") as stderr,
             subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8", errors="replace", env=worker_environment(environment)
+                command, stdin=subprocess.PIPE if job.in_turns else subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                encoding="utf-8", errors="replace", env=worker_environment(environment),
             ) as process,
-        ):
-            for line in process.stdout or ():
-                on_line(line.strip())
-        if process.returncode:
-            raise failure(named(job), process.returncode, errors.read_text(encoding="utf-8", errors="replace"))
+        ):  # fmt: skip
+            worker = Worker(job=job, process=process, errors=errors)
+            try:
+                yield worker
+            finally:
+                process.kill()
+                worker.dismiss()
+
+
+def run_worker(
+    job: Job, out: Path, on_line: Callable[[str], None] = lambda _: None, environment: Mapping[str, str] | None = None
+) -> None:  # fmt: skip
+    """Run one job in a fresh interpreter and wait for it; `on_line` gets each line of its stdout. `environment`: see `started_worker`.
+
+    Raises:
+        EdgeLatupError: the worker failed; with its own message, or its last words where it crashed (out of memory, a signal).
+    """
+    with started_worker(job, out, environment) as worker:
+        for line in worker.lines():
+            on_line(line)
 
 
 def named(job: Job) -> str:

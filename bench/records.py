@@ -172,6 +172,8 @@ class RunRecord(Record):
     cases: tuple[str, ...]
     timed_only: tuple[str, ...] = ()
     """Artifacts whose latency and memory were measured but whose output was not compared."""
+    turns: int | None = None
+    """Rounds in which every row was run once, so that sample i of each is of round i; None where one was timed after the other."""
     pictured_case: str | None
     notes: tuple[str, ...] = ()
 

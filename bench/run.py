@@ -18,6 +18,7 @@ from edge_latup.bench.pictures import cut_picture
 from edge_latup.bench.records import CaseDrift, DriftRecord, RunRecord, TimingRow
 from edge_latup.bench.store import RunStore
 from edge_latup.bench.sweep_store import SweepStore
+from edge_latup.bench.turns import run_in_turns
 from edge_latup.bench.worker import SESSION_NAME, Job, SegmentSession
 from edge_latup.cases.identity import CaseOrigin, case_digest, origin_of
 from edge_latup.cases.layout import CaseFiles
@@ -62,6 +63,8 @@ class Plan:
     threads: int = field(default_factory=usable_cores)
     min_runs: int = 20
     min_seconds: float = 10.0
+    turns: int | None = None
+    """Rounds in which every entry is run once; None times one after the other, as `min_runs` and `min_seconds` say."""
     command: str = ""
     notes: tuple[str, ...] = ()
 
@@ -132,9 +135,14 @@ def run_bench(plan: Plan, out: Path, progress: Callable[[str], None], workers: W
     record = _run_record(plan, exams, workers)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
-        for entry, batch in zip(plan.entries, write_batches(plan.entries, Path(scratch)), strict=True):
-            progress(f"timing {entry.name} on {entry.runtime}")
-            store.write_row(_time(entry, plan, batch, Path(scratch) / "row.json", workers, progress))
+        batches = write_batches(plan.entries, Path(scratch))
+        if plan.turns is None:
+            for entry, batch in zip(plan.entries, batches, strict=True):
+                progress(f"timing {entry.name} on {entry.runtime}")
+                store.write_row(_time(entry, plan, batch, Path(scratch) / "row.json", workers, progress))
+        else:
+            for row in _time_in_turns(plan, plan.turns, batches, Path(scratch), progress):
+                store.write_row(row)
     if exams:
         _record_drift(plan, exams, record, store, workers, progress)
     store.write_run(record)
@@ -196,6 +204,7 @@ def _run_record(plan: Plan, exams: Sequence[_Exam], workers: Workers) -> RunReco
         baseline=plan.baseline,
         artifacts=tuple(entry.name for entry in plan.entries),
         cases=tuple(exam.name for exam in exams),
+        turns=plan.turns,
         timed_only=tuple(entry.name for entry in plan.entries if entry.timed_only),
         pictured_case=_pictured(exams),
         notes=(*plan.notes, *(f"{name} was used to train the network: its Dice is not a test result, its drift is" for name in trained_on)),
@@ -219,13 +228,28 @@ def write_batches(entries: Sequence[Entry], folder: Path) -> list[Path]:
     return [made[entry.artifact.manifest.spec] for entry in entries]
 
 
-def _time(entry: Entry, plan: Plan, batch: Path, row: Path, workers: Workers, progress: Callable[[str], None]) -> TimingRow:
-    job = Job(
+def _timing_job(entry: Entry, plan: Plan, batch: Path) -> Job:
+    return Job(
         task="time", artifact=str(entry.artifact.folder), runtime=entry.runtime, threads=plan.threads, min_runs=plan.min_runs,
-        min_seconds=plan.min_seconds, batch=str(batch),
+        min_seconds=plan.min_seconds, in_turns=plan.turns is not None, batch=str(batch),
     )  # fmt: skip
-    workers.run(job, row, lambda line: progress(f"{entry.name}: {line}"))
+
+
+def _time(entry: Entry, plan: Plan, batch: Path, row: Path, workers: Workers, progress: Callable[[str], None]) -> TimingRow:
+    workers.run(_timing_job(entry, plan, batch), row, lambda line: progress(f"{entry.name}: {line}"))
     return read_record(TimingRow, row)
+
+
+def _time_in_turns(
+    plan: Plan, rounds: int, batches: Sequence[Path], scratch: Path, progress: Callable[[str], None]
+) -> list[TimingRow]:  # fmt: skip
+    progress(f"timing {len(plan.entries)} artifacts in turns")
+    rows = [scratch / f"row{index}.json" for index in range(len(plan.entries))]
+    jobs = [
+        (entry.name, _timing_job(entry, plan, batch), row) for entry, batch, row in zip(plan.entries, batches, rows, strict=True)
+    ]  # fmt: skip
+    run_in_turns(jobs, rounds, lambda name, line: progress(f"{name}: {line}" if name else line))
+    return [read_record(TimingRow, row) for row in rows]
 
 
 def _record_drift(

@@ -205,6 +205,11 @@ def load_run(folder: Path) -> LoadedRun:
     for role, name, artifacts in (("reference", record.reference, record.compared), ("baseline", record.baseline, record.artifacts)):
         store._check(name in artifacts, f"{store.run_path}: the {role} {name!r} is not among {', '.join(artifacts)}")
     rows = {name: store.read_row(name) for name in record.artifacts}
+    for name, row in rows.items():
+        whole = record.turns is None or len(row.samples_ms) == record.turns
+        store._check(
+            whole, f"{store.row_path(name)} has {len(row.samples_ms)} samples, where {store.run_path} tells of {record.turns} rounds"
+        )
     drift = {name: store.read_drift(name) for name in record.compared if name != record.reference} if record.cases else {}
     for name, found in drift.items():
         _check_drift(store, record, rows, found, store.drift_path(name))

@@ -41,7 +41,8 @@ def tables(run: LoadedRun, *, full: bool = False) -> list[Table]:
 
 def timing_table(run: LoadedRun, *, full: bool = False) -> Table:
     """Latency, memory and size of every artifact."""
-    title = f"Speed, memory and size (speed-up against {run.record.baseline}, file against {run.record.reference})"
+    turns = "" if run.record.turns is None else f"in turns, {run.record.turns} rounds; "
+    title = f"Speed, memory and size ({turns}speed-up against {run.record.baseline}, file against {run.record.reference})"
     return make_table(title, TIMING, [Timed(row=row, run=run) for row in run.rows.values()], full=full)
 
 
@@ -51,8 +52,8 @@ def drift_table(run: LoadedRun, origin: CaseOrigin, *, full: bool = False) -> Ta
 
 
 def make_table(title: str, columns: tuple[Column[Item], ...], lines: list[Item], *, full: bool) -> Table:
-    """Columns applied to lines."""
-    shown = [column for column in columns if full or not column.full]
+    """Columns applied to lines. Those that `full` adds are left out where no line has a value."""
+    shown = [column for column in columns if not column.full or (full and any(column.value(line) is not None for line in lines))]
     return Table(
         title=title,
         headers=tuple((column.header, column.unit) for column in shown),

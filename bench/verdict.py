@@ -14,6 +14,7 @@ from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateRule
 from edge_latup.bench.judging import CASE_NOUNS, MARGIN, POOR, ROUNDING, count
 from edge_latup.bench.records import TimingRow
+from edge_latup.bench.speed_up import times_as_fast
 from edge_latup.bench.store import LoadedRun
 from edge_latup.bench.summary import DriftSummary, present_origins, summarise
 from edge_latup.spec import Region
@@ -45,7 +46,7 @@ def verdict(run: LoadedRun) -> Verdict:
     refused = _drifted(run, judged)
     best_float = _fastest([row for row in _accepted(run, refused) if row.precision != "int8"])
     if best_float is not None:
-        refused |= _without_gain(_accepted(run, refused), best_float)
+        refused |= _without_gain(run, _accepted(run, refused), best_float)
     use = _fastest(_accepted(run, refused)) or run.reference
     return Verdict(
         use=use.artifact,
@@ -104,14 +105,14 @@ def _accepted(run: LoadedRun, refused: dict[str, str]) -> list[TimingRow]:
     return [run.rows[name] for name in run.record.compared if name not in refused]
 
 
-def _without_gain(accepted: list[TimingRow], best: TimingRow) -> dict[str, str]:
-    slow = [row for row in accepted if row.precision == "int8" and row.p50_ms * GAIN > best.p50_ms]
-    return {row.artifact: "; ".join(_no_gain(row, best)) for row in slow}
+def _without_gain(run: LoadedRun, accepted: list[TimingRow], best: TimingRow) -> dict[str, str]:
+    slow = [row for row in accepted if row.precision == "int8" and times_as_fast(run, row, best) < GAIN]
+    return {row.artifact: _no_gain(run, row, best) for row in slow}
 
 
-def _no_gain(row: TimingRow, best: TimingRow) -> Iterator[str]:
-    yield (
-        f"at a median of {row.p50_ms:,.1f} ms it is {best.p50_ms / row.p50_ms:.2f} times as fast as {best.artifact} "
+def _no_gain(run: LoadedRun, row: TimingRow, best: TimingRow) -> str:
+    return (
+        f"at a median of {row.p50_ms:,.1f} ms it is {times_as_fast(run, row, best):.2f} times as fast as {best.artifact} "
         f"({best.p50_ms:,.1f} ms), which is not quantized to INT8; less than {GAIN} counts as no gain"
     )
 
@@ -142,10 +143,10 @@ def _speed(run: LoadedRun, use: TimingRow, best_float: TimingRow | None, accepte
     among = f"the fastest of the {accepted} artifacts accepted here" if accepted > 1 else "the only artifact accepted here"
     against = []
     if use.artifact != run.record.baseline:
-        against.append(f"{run.baseline.p50_ms / use.p50_ms:.1f} times as fast as the baseline {run.record.baseline}")
+        against.append(f"{times_as_fast(run, use, run.baseline):.1f} times as fast as the baseline {run.record.baseline}")
     if best_float is not None and best_float.artifact not in (use.artifact, run.record.baseline):
         against.append(
-            f"{best_float.p50_ms / use.p50_ms:.2f} times as fast as {best_float.artifact}, the fastest accepted one that is not INT8"
+            f"{times_as_fast(run, use, best_float):.2f} times as fast as {best_float.artifact}, the fastest accepted one that is not INT8"
         )
     compared = f": {' and '.join(against)}" if against else ""
     runs = count(len(use.samples_ms), ("run", "runs"))

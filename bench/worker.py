@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, Literal
@@ -19,7 +20,7 @@ from edge_latup.bench.records import TimingRow
 from edge_latup.cases.layout import CaseFiles, find_cases
 from edge_latup.cases.read import read_case
 from edge_latup.cases.write import write_label_map
-from edge_latup.errors import CaseError, InputError
+from edge_latup.errors import CaseError, EdgeLatupError, InputError
 from edge_latup.manifest import RuntimeName
 from edge_latup.records import Record, read_record, write_record
 from edge_latup.runtimes import RUNTIMES, choose_runtime, open_session
@@ -29,12 +30,14 @@ from edge_latup.segmentation.engine import Clock, finish, infer, prepare
 from edge_latup.segmentation.kernels import audit_summary
 from edge_latup.segmentation.memory import process_bytes
 from edge_latup.spec import Size
-from edge_latup.targets.activity import busy_with_others, cpu_time
+from edge_latup.targets.activity import CpuTime, busy_with_others, cpu_time
 from edge_latup.targets.host import describe_host, load_average
 
 CONVOLUTION: Final = re.compile("conv(?!ert)", re.IGNORECASE)
 """A Convert only changes the type of a tensor."""
 SESSION_NAME: Final = "session.json"
+READY: Final = "ready"
+"""What a worker whose runs are asked for says before it waits."""
 
 
 class Job(Record):
@@ -47,6 +50,8 @@ class Job(Record):
     warm_up_runs: int = Field(2, ge=1)
     min_runs: int = Field(20, ge=1)
     min_seconds: float = Field(10.0, ge=0)
+    in_turns: bool = False
+    """For "time": whether each timed run waits to be asked for by a line on stdin, and their end by its end, so that rows take turns."""
     batch: str | None = None
     """File (.npy) with the input, for "time": made by the caller, so that making it leaves no trace in the worker's memory."""
     cases: tuple[str, ...] = ()
@@ -73,16 +78,49 @@ def _is_convolution(kernel: Kernel) -> bool:
     return CONVOLUTION.search(kernel.operation) is not None
 
 
-def _samples(session: Session, batch: Batch, job: Job) -> tuple[float, ...]:
-    """Milliseconds of each run: until `min_runs` runs or `min_seconds`, whichever comes first, and at least two."""
+@dataclass(frozen=True, kw_only=True)
+class _Timed:
+    """Milliseconds of each run, and what else kept processors busy meanwhile."""
+
+    samples: tuple[float, ...]
+    other_busy: float | None
+
+
+def _time(session: Session, batch: Batch, job: Job) -> _Timed:
+    """Warm up, then time."""
     for _ in range(job.warm_up_runs):
         session.infer(batch)
+    return _time_in_turns(session, batch) if job.in_turns else _time_in_a_row(session, batch, job)
+
+
+def _time_once(session: Session, batch: Batch) -> float:
+    began = time.perf_counter_ns()
+    session.infer(batch)
+    return (time.perf_counter_ns() - began) / 1e6
+
+
+def _time_in_a_row(session: Session, batch: Batch, job: Job) -> _Timed:
+    """Until `min_runs` runs or `min_seconds`, whichever comes first, and at least two."""
     samples: list[float] = []
+    since = cpu_time()
     while len(samples) < 2 or (len(samples) < job.min_runs and sum(samples) < job.min_seconds * 1000):
-        began = time.perf_counter_ns()
-        session.infer(batch)
-        samples.append((time.perf_counter_ns() - began) / 1e6)
-    return tuple(samples)
+        samples.append(_time_once(session, batch))
+    return _Timed(samples=tuple(samples), other_busy=busy_with_others([(since, cpu_time())]))
+
+
+def _time_in_turns(session: Session, batch: Batch) -> _Timed:
+    """One run for each line on stdin. What keeps processors busy between them is the other rows."""
+    samples: list[float] = []
+    spans: list[tuple[CpuTime, CpuTime]] = []
+    _tell(READY)
+    for _ in sys.stdin:
+        since = cpu_time()
+        samples.append(_time_once(session, batch))
+        spans.append((since, cpu_time()))
+        _tell(READY)
+    if not samples:
+        raise EdgeLatupError("no run was asked for: whoever took turns has ended")
+    return _Timed(samples=tuple(samples), other_busy=busy_with_others(spans))
 
 
 def _tell(line: str) -> None:
@@ -113,10 +151,8 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
         session.infer(batch)
         first = time.perf_counter()
         _tell(f"loaded in {loaded - began:.1f} s")
-        since = cpu_time()
-        samples, ended = _samples(session, batch, job), time.time()
-        other_busy = busy_with_others(since, cpu_time())
-        _tell(f"timed {len(samples)} runs in {sum(samples) / 1000:.1f} s")
+        timed, ended = _time(session, batch, job), time.time()
+        _tell(f"timed {len(timed.samples)} runs in {sum(timed.samples) / 1000:.1f} s")
         peak = process_bytes("VmHWM")
         kernels = session.executed_kernels()
         convolutions = [kernel for kernel in kernels if _is_convolution(kernel)]
@@ -125,9 +161,9 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
             precision=manifest.precision, storage=manifest.storage, executed_float=session.float_precision,
             executed_kernels=precision_summary(kernels), executed_convolutions=precision_summary(convolutions),
             audit=audit_summary(session),
-            input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=samples,
+            input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=timed.samples,
             load_ms=(loaded - began) * 1000, first_inference_ms=(first - loaded) * 1000, peak_rss_bytes=peak, rss_delta_bytes=peak - before,
-            model_bytes=manifest.model_size, load_average=load, other_busy=other_busy, started=started, host=describe_host(),
+            model_bytes=manifest.model_size, load_average=load, other_busy=timed.other_busy, started=started, host=describe_host(),
             implementations=dict(Counter(kernel.implementation for kernel in kernels)), timed_until=ended,
         )  # fmt: skip
 

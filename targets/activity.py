@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,16 +35,18 @@ def cpu_time(root: Path = Path("/")) -> CpuTime:
     return CpuTime(at=time.monotonic(), machine=_machine_seconds(root), own=own)
 
 
-def busy_with_others(since: CpuTime, until: CpuTime) -> float | None:
-    """Mean number of processors that something other than this process kept busy between the two.
+def busy_with_others(spans: Sequence[tuple[CpuTime, CpuTime]]) -> float | None:
+    """Mean number of processors that something other than this process kept busy in spans of time, each given by its two ends.
 
-    None where the system does not tell, or over too short a time.
+    None where the system does not tell, or over too short a time in all.
     """
-    seconds = until.at - since.at
-    if since.machine is None or until.machine is None or seconds < LEAST_SECONDS:
-        return None
-    others = (until.machine - since.machine) - (until.own - since.own)
-    return max(0.0, others / seconds)
+    seconds, others = 0.0, 0.0
+    for since, until in spans:
+        if since.machine is None or until.machine is None:
+            return None
+        seconds += until.at - since.at
+        others += (until.machine - since.machine) - (until.own - since.own)
+    return max(0.0, others / seconds) if seconds >= LEAST_SECONDS else None
 
 
 def _machine_seconds(root: Path) -> float | None:

@@ -86,7 +86,7 @@ class Measured:
 def beginning() -> Callable[[], Conditions]:
     """Note time and load now; to be called at the end of the runs, for their conditions."""
     load, started, since = load_average(), datetime.now(timezone.utc).isoformat(timespec="seconds"), cpu_time()
-    return lambda: Conditions(load_average=load, started=started, other_busy=busy_with_others(since, cpu_time()))
+    return lambda: Conditions(load_average=load, started=started, other_busy=busy_with_others([(since, cpu_time())]))
 
 
 def _row(job: CaseJob, artifact: Artifact, session: Session, measured: Measured) -> CaseRow:

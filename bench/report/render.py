@@ -16,6 +16,7 @@ from edge_latup.bench.report.pictures import DIFFERENCE_COLOURS, LABEL_COLOURS, 
 from edge_latup.bench.report.speed_plots import latency_plot, memory_plot, size_plot
 from edge_latup.bench.report.sweep import sweep_context
 from edge_latup.bench.report.theme import ORIGIN_MARKS
+from edge_latup.bench.speed_up import times_as_fast
 from edge_latup.bench.store import LoadedRun, load_run
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.bench.table import tables
@@ -120,7 +121,7 @@ def _tiles(run: LoadedRun, judgement: Verdict) -> list[Tile]:
     row = run.rows[judgement.use]
     share = 100 * row.model_bytes / run.reference.model_bytes
     return [
-        Tile(value=f"{run.baseline.p50_ms / row.p50_ms:.1f}x", caption=f"as fast as {run.record.baseline}"),
+        Tile(value=f"{times_as_fast(run, row, run.baseline):.1f}x", caption=f"as fast as {run.record.baseline}"),
         Tile(value=f"{row.p50_ms:,.0f} ms", caption=f"median of {len(row.samples_ms)} runs"),
         Tile(value=f"{row.model_bytes / 1e6:,.1f} MB", caption=f"file, {share:.0f} % of the reference's"),
         Tile(value=f"{row.peak_rss_bytes / 2**20:,.0f} MiB", caption="peak memory of the process"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from edge_latup.cli.bench_sweep import sweep as run_the_sweep
 from edge_latup.cli.options import parse_runtime
 from edge_latup.cli.output import output
 from edge_latup.errors import InputError
+
+RUNS: Final = 20
+SECONDS: Final = 10.0
 
 if TYPE_CHECKING:
     from edge_latup.bench.run import Entry
@@ -41,8 +44,9 @@ def bench(
     cases: Annotated[list[Path] | None, typer.Option(help="Cases to measure drift on; may be repeated.")] = None,
     reference: Annotated[str | None, typer.Option(help="Artifact the others are compared with; the first that is not PyTorch.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Artifact the others' latency is divided by; the first.")] = None,
-    runs: Annotated[int, typer.Option(min=2, help="Timed runs of each artifact, unless --seconds ends first.")] = 20,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of timed runs after which an artifact has been timed enough.")] = 10.0,
+    runs: Annotated[int | None, typer.Option(min=2, help="Timed runs of each artifact, unless --seconds ends first; 20.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Seconds of timed runs that are enough for an artifact; 10.")] = None,
+    turns: Annotated[int | None, typer.Option(min=2, help="Rounds in which every artifact is run once, all being loaded.")] = None,
     threads: Annotated[str, typer.Option(help="CPU threads; 0 uses every core this process may use. With --sweep, a list: 1,2.")] = "0",
     sweep: Annotated[bool, typer.Option("--sweep", help="Time on every runtime, number of threads and ISA.")] = False,
     isa: Annotated[str, typer.Option(help="With --sweep: a list of native, avx2, avx2-vnni, avx512, avx512-vnni; or all.")] = "native",
@@ -61,6 +65,7 @@ def bench(
 ) -> None:
     """Time artifacts, each in a process of its own, and record their drift on cases. PyTorch is timed only.
 
+    With --turns: rows share each round's machine, however its speed changes; their speed-up is the median over rounds, with its interval.
     With --sweep: how they do on each instruction set, which rows none beats, and what to ship. It goes on where it was interrupted.
     With --host or --fleet: the same on other machines, which need Python 3.10, numpy, pydantic, nibabel and the runtime.
     """
@@ -75,20 +80,25 @@ def bench(
     where.check()
     entries = tuple(parse_entry(text, here=not where.remote) for text in artifacts)
     if sweep:
-        unused = {"--cases": bool(cases), "--reference": bool(reference), "--baseline": bool(baseline), "--host or --fleet": where.remote}
+        unused = {
+            "--cases": bool(cases), "--reference": bool(reference), "--baseline": bool(baseline), "--turns": bool(turns),
+            "--host or --fleet": where.remote,
+        }  # fmt: skip
         _refuse_unused("--sweep does not take", unused)
-        axes = Axes(threads=threads, isa=isa, runtimes=runtimes, drift=drift, runs=runs, seconds=seconds)
+        axes = Axes(threads=threads, isa=isa, runtimes=runtimes, drift=drift, runs=runs or RUNS, seconds=seconds or SECONDS)
         run_the_sweep(entries, out, axes, bounds=bounds)
         return
     unused = {"--isa": isa != "native", "--runtimes": bool(runtimes), "--drift": bool(drift), "--bounds": bounds}
     _refuse_unused("only --sweep takes", unused)
+    if turns:
+        _refuse_unused("--turns does not take", {"--runs": bool(runs), "--seconds": bool(seconds), "--host or --fleet": where.remote})
     compared = [entry.name for entry in entries if not entry.timed_only]
     if not compared:
         raise InputError("there is no artifact to compare: PyTorch is only timed", "add the artifact that edge-latup export made")
     plan = Plan(
         entries=entries, cases=tuple(case for folder in cases or [] for case in find_cases(folder)), reference=reference or compared[0],
         baseline=baseline or entries[0].name, threads=0 if where.remote and threads == "0" else one_count(threads),
-        min_runs=runs, min_seconds=seconds, command=shlex.join(["edge-latup", *sys.argv[1:]]),
+        min_runs=runs or RUNS, min_seconds=seconds or SECONDS, turns=turns, command=shlex.join(["edge-latup", *sys.argv[1:]]),
     )  # fmt: skip
     if where.fleet is not None:
         bench_fleet(plan, out, where)

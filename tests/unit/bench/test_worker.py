@@ -109,7 +109,7 @@ def test_runs_are_timed_until_there_are_enough_or_time_is_up(
     clock = Clock()
     monkeypatch.setattr("time.perf_counter_ns", clock.now)
     job = Job(task="time", artifact="a", runtime="openvino", threads=1, warm_up_runs=3, min_runs=min_runs, min_seconds=min_seconds)
-    assert worker._samples(clock, some_batch(), job) == (1000.0,) * samples  # type: ignore[arg-type]
+    assert worker._time(clock, some_batch(), job).samples == (1000.0,) * samples  # type: ignore[arg-type]
     assert clock.runs == samples + 3
 
 

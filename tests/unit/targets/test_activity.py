@@ -49,7 +49,7 @@ def moment(at: float, machine: float | None, own: float) -> CpuTime:
     ],
 )
 def test_others_are_what_this_process_did_not_use(until: CpuTime, others: float | None) -> None:
-    assert busy_with_others(moment(10, 100, 0), until) == (None if others is None else pytest.approx(others))
+    assert busy_with_others([(moment(10, 100, 0), until)]) == (None if others is None else pytest.approx(others))
 
 
 BURN = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
@@ -59,11 +59,11 @@ BURN = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: 
 def test_a_busy_neighbour_is_seen_and_own_work_is_not() -> None:
     since = cpu_time()
     subprocess.run([sys.executable, "-c", BURN.format(LEAST_SECONDS * 1.5)], check=True)
-    own = busy_with_others(since, cpu_time())
+    own = busy_with_others([(since, cpu_time())])
     since = cpu_time()
     with subprocess.Popen([sys.executable, "-c", BURN.format(60)]) as neighbour:
         subprocess.run([sys.executable, "-c", f"import time; time.sleep({LEAST_SECONDS * 1.5})"], check=True)
-        disturbed = busy_with_others(since, cpu_time())
+        disturbed = busy_with_others([(since, cpu_time())])
         neighbour.kill()
     assert own is not None
     assert disturbed is not None

@@ -20,7 +20,7 @@ from edge_latup.manifest import Precision
 from edge_latup.quantize.advice import int8_options
 from edge_latup.quantize.calibration import make_calibration
 from edge_latup.quantize.methods import quantize
-from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.prepared import looker, prepare
 
 CALIBRATION_SEED: Final = 11
 EVALUATION_SEED: Final = 12
@@ -78,7 +78,7 @@ def compress(
     calibrated = make_calibration([calibration], fp32.manifest.spec)
     options = int8_options(fp32)
     progress("looking at the calibration inputs")
-    with prepare(fp32.model_path, calibrated.inputs) as prepared:
+    with prepare(fp32.model_path, calibrated.inputs, runtime=looker(fp32)) as prepared:
         forms: list[tuple[str, Precision]] = [("int8", "fp32"), *([("int8-bf16", fast)] if fast == "bf16" else [])]
         for name, precision in forms:
             progress(f"compressing: {name}")

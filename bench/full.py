@@ -27,7 +27,7 @@ from edge_latup.quantize.advice import int8_options
 from edge_latup.quantize.all_methods import quantize_all
 from edge_latup.quantize.calibration import Calibration, make_calibration
 from edge_latup.quantize.methods import quantize
-from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.prepared import looker, prepare
 from edge_latup.runtimes import RUNTIMES
 from edge_latup.runtimes.audit import sentence
 from edge_latup.runtimes.base import usable_cores
@@ -117,7 +117,7 @@ def _compress(fp32: Artifact, folder: Path, calibration: Calibration, progress: 
     """Every form by name. INT8 is made of the graph as exported and of the rewritten one; its float part is tried in BF16 too."""
     progress("looking at the calibration inputs")
     int8 = int8_options(fp32)
-    with prepare(fp32.model_path, calibration.inputs) as prepared:
+    with prepare(fp32.model_path, calibration.inputs, runtime=looker(fp32)) as prepared:
         attempts = quantize_all(
             fp32, folder, calibration=calibration, progress=progress, only=METHODS, prepared=prepared, options={"int8": int8}
         )  # fmt: skip
@@ -129,7 +129,7 @@ def _compress(fp32: Artifact, folder: Path, calibration: Calibration, progress: 
             )  # fmt: skip
         if {"int8", "rewrite"} <= set(made):
             progress("int8-rewritten: int8 of the rewritten graph")
-            with prepare(made["rewrite"].model_path, calibration.inputs, like=prepared) as again:
+            with prepare(made["rewrite"].model_path, calibration.inputs, like=prepared, runtime=looker(fp32)) as again:
                 made["int8-rewritten"] = quantize(
                     made["rewrite"], "int8", folder / "int8-rewritten", calibration=calibration, prepared=again, **int8
                 )  # fmt: skip

@@ -36,6 +36,8 @@ from edge_latup.targets.host import describe_host, load_average
 CONVOLUTION: Final = re.compile("conv(?!ert)", re.IGNORECASE)
 """A Convert only changes the type of a tensor."""
 SESSION_NAME: Final = "session.json"
+WARM_UP_SECONDS: Final = 10.0
+"""After so long caches, clocks and memory are what they will be; a network that takes longer for one run is warm after one."""
 READY: Final = "ready"
 """What a worker whose runs are asked for says before it waits."""
 
@@ -86,11 +88,13 @@ class _Timed:
     other_busy: float | None
 
 
-def _time(session: Session, batch: Batch, job: Job) -> _Timed:
-    """Warm up, then time."""
-    for _ in range(job.warm_up_runs):
+def _warm_up(session: Session, batch: Batch, job: Job, spent: float) -> int:
+    """As many runs as the job asks for, or fewer where WARM_UP_SECONDS are over; `spent` were on the first inference. Returns how many."""
+    done, end = 0, time.perf_counter() - spent + WARM_UP_SECONDS
+    while done < job.warm_up_runs and time.perf_counter() < end:
         session.infer(batch)
-    return _time_in_turns(session, batch) if job.in_turns else _time_in_a_row(session, batch, job)
+        done += 1
+    return done
 
 
 def _time_once(session: Session, batch: Batch) -> float:
@@ -151,7 +155,8 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
         session.infer(batch)
         first = time.perf_counter()
         _tell(f"loaded in {loaded - began:.1f} s")
-        timed, ended = _time(session, batch, job), time.time()
+        warm_up_runs = 1 + _warm_up(session, batch, job, first - loaded)
+        timed, ended = _time_in_turns(session, batch) if job.in_turns else _time_in_a_row(session, batch, job), time.time()
         _tell(f"timed {len(timed.samples)} runs in {sum(timed.samples) / 1000:.1f} s")
         peak = process_bytes("VmHWM")
         kernels = session.executed_kernels()
@@ -161,7 +166,7 @@ def time_model(job: Job, artifact: Artifact) -> TimingRow:
             precision=manifest.precision, storage=manifest.storage, executed_float=session.float_precision,
             executed_kernels=precision_summary(kernels), executed_convolutions=precision_summary(convolutions),
             audit=audit_summary(session),
-            input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=job.warm_up_runs + 1, samples_ms=timed.samples,
+            input_shape=tuple(batch.shape), threads=job.threads, warm_up_runs=warm_up_runs, samples_ms=timed.samples,
             load_ms=(loaded - began) * 1000, first_inference_ms=(first - loaded) * 1000, peak_rss_bytes=peak, rss_delta_bytes=peak - before,
             model_bytes=manifest.model_size, load_average=load, other_busy=timed.other_busy, started=started, host=describe_host(),
             implementations=dict(Counter(kernel.implementation for kernel in kernels)), timed_until=ended,

@@ -16,7 +16,7 @@ from edge_latup.manifest import RuntimeName, Step
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import MEAN_MIN_MAX
 from edge_latup.quantize.methods import excluded, options_of, quantize
-from edge_latup.quantize.prepared import Prepared, prepare
+from edge_latup.quantize.prepared import Prepared, looker, prepare
 from edge_latup.quantize.recipes import METHODS, Recipe
 from edge_latup.runtimes import INSTALL, RUNTIMES
 from edge_latup.versions import versions_of
@@ -94,7 +94,7 @@ def quantize_all(
             if prepared is not None:
                 return prepared
             progress("looking at the calibration inputs")
-            return stack.enter_context(prepare(source.model_path, given.inputs, outputs=True, tell=progress))
+            return stack.enter_context(prepare(source.model_path, given.inputs, outputs=True, tell=progress, runtime=looker(source)))
 
         for task in (task for task in known if not only or task.name in only):
             progress(f"{task.name}: {METHODS[task.method].summary}")

@@ -18,7 +18,7 @@ from edge_latup.metrics.overlap import dice_by_region
 from edge_latup.quantize.calibration import Calibration, Image
 from edge_latup.quantize.estimators import ESTIMATORS, slug
 from edge_latup.quantize.methods import check_calibration, choose, quantize
-from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.prepared import looker, prepare
 from edge_latup.quantize.range_errors import TensorError, tensor_errors
 from edge_latup.quantize.tensorrt_int8 import simulate
 from edge_latup.records import Record, write_record
@@ -85,7 +85,9 @@ def compare_ranges(
     folders = _folders(out, overwrite)
     crops = _spread(calibration.inputs)
     progress("looking at the calibration inputs")
-    with prepare(artifact.model_path, calibration.inputs, outputs=runtime == "onnxruntime", tell=progress) as prepared:
+    with prepare(
+        artifact.model_path, calibration.inputs, outputs=runtime == "onnxruntime", tell=progress, runtime=looker(artifact)
+    ) as prepared:
         progress("counting their values")
         prepared = prepared.with_histograms()
         expected = _outputs(artifact, runtime, crops)

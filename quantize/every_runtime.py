@@ -13,7 +13,7 @@ from edge_latup.manifest import Precision, RuntimeName
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import MEAN_MIN_MAX
 from edge_latup.quantize.methods import check_estimator, quantize
-from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.prepared import looker, prepare
 from edge_latup.quantize.recipes import METHODS
 from edge_latup.quantize.tensorrt_rules import Finding, check_file
 
@@ -64,7 +64,14 @@ def quantize_for_all(
         if calibration is not None:
             progress("looking at the calibration inputs")
             prepared = stack.enter_context(
-                prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=True, tell=progress)
+                prepare(
+                    artifact.model_path,
+                    calibration.inputs,
+                    estimator=estimator or MEAN_MIN_MAX,
+                    outputs=True,
+                    runtime=looker(artifact),
+                    tell=progress,
+                )
             )
         for runtime, folder in folders.items():
             progress(f"{method} for {runtime}")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 
-from edge_latup.artifact import Artifact, write_artifact
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_latup.artifact import Artifact, open_artifact, write_artifact
 from edge_latup.errors import ArtifactError, InputError, MissingDependencyError, install_hint
 from edge_latup.manifest import Manifest, Parity, Precision, RuntimeName, Step
 from edge_latup.quantize import onnxruntime_int8, tensorrt_float, tensorrt_int8
 from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import ESTIMATORS, MEAN_MIN_MAX, slug
 from edge_latup.quantize.pace import Tell, silent
-from edge_latup.quantize.prepared import Prepared, prepare
+from edge_latup.quantize.prepared import Prepared, looker, prepare
 from edge_latup.quantize.recipes import METHODS, PORTABLE, Method, Options, Recipe
 from edge_latup.quantize.surgery.plan import Rewriting, plan_rewrite
 from edge_latup.runtimes import open_session
@@ -135,7 +139,7 @@ def quantize(
             prepared = stack.enter_context(
                 prepare(
                     artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=runtime == "onnxruntime",
-                    tell=tell,
+                    tell=tell, runtime=looker(artifact),
                 )
             )  # fmt: skip
         if prepared is not None and estimator is not None:
@@ -227,6 +231,17 @@ def _runtimes(source: Artifact, recipe: Recipe, asked: RuntimeName) -> tuple[Run
     return (asked, *(runtime for runtime in recipe.runtimes if runtime != asked and runtime not in excluded(source)))
 
 
+@lru_cache(maxsize=1)
+def _expected(folder: Path, digest: str, runtime: RuntimeName) -> NDArray[np.float32]:
+    """The reference's output of the parity input, kept because one process often makes several artifacts of one reference."""
+    reference = open_artifact(folder)
+    spec = reference.manifest.spec
+    with open_session(reference, runtime) as session:
+        output: NDArray[np.float32] = session.infer(parity_input(spec, spec.spatial.size))
+    output.flags.writeable = False
+    return output
+
+
 def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, tolerance: dict[str, float] | None) -> Manifest:
     """Run the draft once and record its distance from the reference and its kernels; without a tolerance it is for the gate to judge.
 
@@ -237,8 +252,7 @@ def _examine(reference: Artifact, draft: Artifact, runtime: RuntimeName, toleran
         examine = tensorrt_int8.examine if draft.manifest.precision == "int8" else tensorrt_float.examine
         return examine(reference, draft)
     batch = parity_input(draft.manifest.spec, draft.manifest.spec.spatial.size)
-    with open_session(reference, runtime) as session:
-        expected = session.infer(batch)
+    expected = _expected(reference.folder, reference.digest, runtime)
     with open_session(draft, runtime) as session:
         found, audit = session.infer(batch), audit_summary(session)
     names, regions = (f"{runtime} fp32", f"{runtime} {draft.manifest.name}"), draft.manifest.spec.regions is not None

@@ -16,7 +16,7 @@ from edge_latup.quantize.estimators import MEAN_MIN_MAX
 from edge_latup.quantize.fastest import put
 from edge_latup.quantize.methods import check_calibration, choose, quantize
 from edge_latup.quantize.onnxruntime_int8 import CONVOLUTIONS_ONLY, OPERATORS
-from edge_latup.quantize.prepared import prepare
+from edge_latup.quantize.prepared import looker, prepare
 from edge_latup.quantize.surgery.measure import Comparison, Effort, compare_models
 from edge_latup.records import Record
 
@@ -63,7 +63,14 @@ def quantize_fastest_operators(
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as name, ExitStack() as stack:
         prepared = stack.enter_context(
-            prepare(artifact.model_path, calibration.inputs, estimator=estimator or MEAN_MIN_MAX, outputs=True, tell=tell)
+            prepare(
+                artifact.model_path,
+                calibration.inputs,
+                estimator=estimator or MEAN_MIN_MAX,
+                outputs=True,
+                runtime=looker(artifact),
+                tell=tell,
+            )
         )
 
         def make(operators: str) -> Artifact:

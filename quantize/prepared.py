@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_latup.artifact import Artifact
 from edge_latup.quantize.calibration import Image
 from edge_latup.quantize.equalise import equalise, tensors_to_watch
 from edge_latup.quantize.estimators import MEAN_MIN_MAX, THRESHOLDS, estimated
 from edge_latup.quantize.histograms import Histogram, find_histograms
 from edge_latup.quantize.onnx_graph import CONVOLUTIONS, GraphIndex
 from edge_latup.quantize.pace import Tell, paced, silent
-from edge_latup.quantize.ranges import ChannelRanges, Ranges, channel_ranges, widest
+from edge_latup.quantize.ranges import ChannelRanges, Looker, Ranges, channel_ranges, widest
+from edge_latup.runtimes import ARM, RUNTIMES
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +34,8 @@ class Prepared:
     source: the file it was made of. found: what its channels hold, before they were equalised. held: what they hold in the file.
     inputs: the calibration inputs, float32 (1, C, D, H, W) each. known: ranges of activations that quantizers will be put on, by name.
     estimator: how they were found. equalised_channels: how many channels were given another scale. foreseen: activations of which
-    histograms are made, where an estimator wants them. histograms: those made so far. tell: gets a line now and then.
+    histograms are made, where an estimator wants them. runtime: what computes ranges. histograms: those made so far.
+    tell: gets a line now and then.
     """
 
     source: Path
@@ -43,6 +47,7 @@ class Prepared:
     estimator: str
     equalised_channels: int
     foreseen: tuple[str, ...]
+    runtime: Looker
     histograms: dict[str, Histogram] = field(default_factory=dict)
     tell: Tell = silent
 
@@ -56,7 +61,7 @@ class Prepared:
         """
         path = inside or self.path
         missing = [name for name in tensors if name not in self.known]
-        found = self._estimated(_ends(path, missing, self.inputs, self.tell, whole=True), path) if missing else {}
+        found = self._estimated(_ends(path, missing, self.inputs, self.tell, self.runtime, whole=True), path) if missing else {}
         if inside is None:
             # For the next candidate of a search, which puts its quantizers in the same places but few.
             self.known.update(found)
@@ -91,13 +96,13 @@ class Prepared:
 @contextmanager
 def prepare(
     source: Path, inputs: Sequence[Image], *, equalised: bool = True, like: Prepared | None = None, estimator: str = MEAN_MIN_MAX,
-    outputs: bool = False, tell: Tell = silent,
+    outputs: bool = False, tell: Tell = silent, runtime: Looker = "onnxruntime",
 ) -> Iterator[Prepared]:  # fmt: skip
     """Look at what the calibration inputs do inside an FP32 ONNX file, once for all runtimes.
 
     `like` is what the same inputs did inside a file of which this one is an exact rewrite: tensors that kept their names are not
     looked at again. `estimator` is one of `ESTIMATORS`. `outputs` are of convolutions: ONNX Runtime's file quantizes them too. `tell`
-    gets a line now and then: how far it is, and about how long the rest takes.
+    gets a line now and then: how far it is, and about how long the rest takes. `runtime` computes the ranges: see `looker`.
 
     Raises:
         InputError: there are no inputs, or a value is NaN or infinite.
@@ -107,7 +112,8 @@ def prepare(
     model = onnx.load(source, load_external_data=False)
     watched = tensors_to_watch(model) if equalised else ()
     foreseen = activations(model.graph) + (_outputs(model.graph) if outputs else ())
-    found = _found(source, list(dict.fromkeys((*foreseen, *watched))), inputs, {} if like is None else like.found, tell)
+    known = {} if like is None else like.found
+    found = _found(source, list(dict.fromkeys((*foreseen, *watched))), inputs, known, tell, runtime)
     factors = equalise(model, {name: _peaks(found[name]) for name in watched}) if equalised else {}
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
         path = Path(scratch) / "prepared.onnx"
@@ -116,19 +122,32 @@ def prepare(
         looked = Prepared(
             source=source, found=found, held=held, path=path, inputs=inputs, known=dict(estimated(MEAN_MIN_MAX, held, {})),
             estimator=MEAN_MIN_MAX, equalised_channels=int(sum((values != 1).sum() for values in factors.values())),
-            foreseen=tuple(dict.fromkeys(foreseen)), tell=tell,
+            foreseen=tuple(dict.fromkeys(foreseen)), runtime=runtime, tell=tell,
         )  # fmt: skip
         yield looked.by(estimator)
 
 
-def _found(source: Path, tensors: Sequence[str], inputs: Sequence[Image], before: ChannelRanges, tell: Tell) -> ChannelRanges:
+def looker(artifact: Artifact) -> Looker:
+    """What computes the ranges of an FP32 artifact's activations: OpenVINO, in half the time, where it was found to compute the network.
+
+    On ARM it has only reference kernels for 3-D convolutions.
+    """
+    known = "openvino" in artifact.manifest.runtimes and RUNTIMES["openvino"].is_available()
+    return "openvino" if known and platform.machine() not in ARM else "onnxruntime"
+
+
+def _found(
+    source: Path, tensors: Sequence[str], inputs: Sequence[Image], before: ChannelRanges, tell: Tell, runtime: Looker
+) -> ChannelRanges:  # fmt: skip
     missing = [name for name in tensors if name not in before]
-    seen = _ends(source, missing, inputs, tell) if missing else {}
+    seen = _ends(source, missing, inputs, tell, runtime) if missing else {}
     return {name: before[name] if name in before else seen[name] for name in tensors}
 
 
-def _ends(path: Path, tensors: Sequence[str], inputs: Sequence[Image], tell: Tell, *, whole: bool = False) -> ChannelRanges:
-    return channel_ranges(path, tensors, paced(inputs, "finding ranges", tell), whole=whole)
+def _ends(
+    path: Path, tensors: Sequence[str], inputs: Sequence[Image], tell: Tell, runtime: Looker, *, whole: bool = False
+) -> ChannelRanges:  # fmt: skip
+    return channel_ranges(path, tensors, paced(inputs, "finding ranges", tell), whole=whole, runtime=runtime)
 
 
 def activations(graph: onnx.GraphProto) -> tuple[str, ...]:

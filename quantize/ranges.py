@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from edge_latup.errors import InputError
 from edge_latup.quantize.onnx_graph import GraphIndex, opset_of
 from edge_latup.quantize.reduction_axes import fitted
+from edge_latup.runtimes.openvino import compile_float
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
 
+Looker = Literal["onnxruntime", "openvino"]
+Run = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor name to its (smallest, largest) value over all calibration inputs, clipped or not by the estimator that found it."""
 
@@ -32,11 +35,11 @@ ChannelRanges = dict[str, NDArray[np.float64]]
 
 
 def channel_ranges(
-    onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]], *, whole: bool = False
+    onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]], *, whole: bool = False, runtime: Looker = "onnxruntime"
 ) -> ChannelRanges:  # fmt: skip
     """Smallest and largest value of each channel of each tensor, for every input; inputs are read one at a time.
 
-    Reductions behind each tensor replace the graph's outputs, and ONNX Runtime frees a tensor after its last
+    Reductions behind each tensor replace the graph's outputs, and the runtime frees a tensor after its last
     reader: so memory stays near that of one inference, however many tensors are asked for and however many inputs there are.
 
     Args:
@@ -44,6 +47,7 @@ def channel_ranges(
         tensors: names of activations (N, C, ...) with as many axes as the input, the input among them.
         inputs: float32 (1, C, D, H, W) each.
         whole: take each tensor as one channel; then it may have any number of axes.
+        runtime: what computes them, in FP32.
 
     Raises:
         InputError: there are no inputs, a tensor is not in the graph, or a value is NaN or infinite.
@@ -53,10 +57,9 @@ def channel_ranges(
     model = onnx.load(onnx_path, load_external_data=False)
     asked = tuple(dict.fromkeys(tensors))
     check_tensors(model.graph, asked, onnx_path)
-    session = bounded_session(_with_reductions(model, asked, whole))
-    name, found = session.get_inputs()[0].name, []
+    run, found = _RUNS[runtime](_with_reductions(model, asked, whole)), []
     for batch in inputs:
-        found.append([np.asarray(value, np.float64).reshape(-1) for value in session.run(None, {name: batch})])
+        found.append([np.asarray(value, np.float64).reshape(-1) for value in run(batch)])
         _check_finite(asked, found[-1], len(found))
     if not found:
         raise InputError("ranges need calibration inputs, and there are none", "add --calibration DIR")
@@ -64,13 +67,15 @@ def channel_ranges(
     return {tensor: np.array([one[step * index : step * index + 2] for one in found]) for index, tensor in enumerate(asked)}
 
 
-def minmax_ranges(onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]]) -> Ranges:
+def minmax_ranges(
+    onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]], *, runtime: Looker = "onnxruntime"
+) -> Ranges:  # fmt: skip
     """Smallest and largest value of each tensor over all inputs; see `channel_ranges`.
 
     Raises:
         InputError: see `channel_ranges`.
     """
-    return widest(channel_ranges(onnx_path, tensors, inputs))
+    return widest(channel_ranges(onnx_path, tensors, inputs, runtime=runtime))
 
 
 def widest(ranges: Mapping[str, NDArray[np.float64]]) -> Ranges:
@@ -136,6 +141,20 @@ def bounded_session(model: onnx.ModelProto) -> ort.InferenceSession:
     # Nodes in the order of the graph: by default the reductions come last, and every tensor is kept for its own.
     settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     return ort.InferenceSession(fitted(model, AXES).SerializeToString(), settings, providers=["CPUExecutionProvider"])
+
+
+def _in_onnxruntime(model: onnx.ModelProto) -> Run:
+    session = bounded_session(model)
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})
+
+
+def _in_openvino(model: onnx.ModelProto) -> Run:
+    compiled = compile_float(fitted(model, AXES).SerializeToString())
+    return lambda batch: list(compiled([batch]).values())
+
+
+_RUNS: Final[Mapping[Looker, Callable[[onnx.ModelProto], Run]]] = {"onnxruntime": _in_onnxruntime, "openvino": _in_openvino}
 
 
 def _check_finite(asked: Sequence[str], found: Sequence[NDArray[np.float64]], count: int) -> None:

@@ -87,14 +87,14 @@ def _found(folders: list[Path]) -> tuple[CaseFiles, ...]:
 def _maker(source: Artifact, inputs: Calibration, float_precision: Precision) -> Iterator[Make]:
     """Makes every candidate from one calibration, which is done when the first is made: a search that goes on may need none."""
     from edge_latup.quantize.methods import quantize
-    from edge_latup.quantize.prepared import prepare
+    from edge_latup.quantize.prepared import looker, prepare
 
     with ExitStack() as stack:
 
         @functools.cache
         def prepared() -> Prepared:
             output.note("calibrating")
-            return stack.enter_context(prepare(source.model_path, inputs.inputs))
+            return stack.enter_context(prepare(source.model_path, inputs.inputs, runtime=looker(source)))
 
         def make(keep_float: tuple[str, ...], folder: Path) -> Artifact:
             return quantize(

@@ -154,6 +154,12 @@ def _refusal(verb: str, artifact: Artifact, error: RuntimeError) -> ArtifactErro
     return ArtifactError(f"OpenVINO cannot {verb} {artifact.model_path}: {reason}", "use another runtime, or make the artifact again")
 
 
+def compile_float(onnx: bytes) -> ov.CompiledModel:
+    """Any ONNX graph, compiled in pinned FP32 on every core this process may use."""
+    core = openvino_core()
+    return core.compile_model(core.read_model(onnx), "CPU", _settings("fp32", SessionOptions()))
+
+
 def _sources(node: Any) -> list[Any]:
     """The output ports that a node reads."""
     return [port.get_source_output() for port in node.inputs()]

@@ -109,8 +109,17 @@ def test_runs_are_timed_until_there_are_enough_or_time_is_up(
     clock = Clock()
     monkeypatch.setattr("time.perf_counter_ns", clock.now)
     job = Job(task="time", artifact="a", runtime="openvino", threads=1, warm_up_runs=3, min_runs=min_runs, min_seconds=min_seconds)
-    assert worker._time(clock, some_batch(), job).samples == (1000.0,) * samples  # type: ignore[arg-type]
-    assert clock.runs == samples + 3
+    assert worker._time_in_a_row(clock, some_batch(), job).samples == (1000.0,) * samples  # type: ignore[arg-type]
+    assert clock.runs == samples
+
+
+@pytest.mark.parametrize(("first", "asked", "runs"), [(1.0, 3, 3), (0.0, 20, 10), (9.5, 2, 1), (10.0, 2, 0), (19.0, 2, 0)])
+def test_a_slow_network_is_warm_after_fewer_runs(first: float, asked: int, runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now() / 1e9)
+    job = Job(task="time", artifact="a", runtime="openvino", threads=1, warm_up_runs=asked)
+    assert worker._warm_up(clock, some_batch(), job, first) == runs  # type: ignore[arg-type]
+    assert clock.runs == runs
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,7 @@ from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.estimators import estimated
 from edge_latup.quantize.histograms import histogram_of
 from edge_latup.quantize.methods import quantize
-from edge_latup.quantize.prepared import activations, prepare
+from edge_latup.quantize.prepared import activations, looker, prepare
 from edge_latup.quantize.ranges import channel_ranges
 from edge_latup.quantize.static_int8 import openvino_int8, zero_aligned
 from edge_latup.quantize.weights import SMALLEST
@@ -48,6 +49,24 @@ def test_the_file_to_quantize_computes_what_its_source_does(tiny_fp32: Artifact,
     with prepare(tiny_fp32.model_path, images, equalised=False) as plain:
         assert plain.equalised_channels == 0
         np.testing.assert_array_equal(infer(plain.path, images[0]), infer(tiny_fp32.model_path, images[0]))
+
+
+def test_openvino_looks_where_it_is_known_to_compute_the_network(tiny_fp32: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = tiny_fp32.manifest.model_copy(update={"runtimes": ("onnxruntime",)})
+    assert looker(tiny_fp32) == "openvino"
+    assert looker(replace(tiny_fp32, manifest=others)) == "onnxruntime", "an import found that OpenVINO computes something else"
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert looker(tiny_fp32) == "onnxruntime"
+    monkeypatch.undo()
+    monkeypatch.setattr("edge_latup.runtimes.openvino.installed", lambda _: False)
+    assert looker(tiny_fp32) == "onnxruntime"
+
+
+def test_both_runtimes_find_the_same_ranges(tiny_fp32: Artifact, images: list[np.ndarray]) -> None:
+    with prepare(tiny_fp32.model_path, images) as one, prepare(tiny_fp32.model_path, images, runtime="openvino") as other:
+        assert one.known.keys() == other.known.keys()
+        for name, ends in one.known.items():
+            np.testing.assert_allclose(other.known[name], ends, rtol=1e-3, atol=1e-5)
 
 
 def test_ranges_are_those_of_the_file_to_quantize(tiny_fp32: Artifact, images: list[np.ndarray]) -> None:

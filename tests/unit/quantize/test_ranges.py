@@ -19,8 +19,9 @@ from onnx import TensorProto, helper
 from unet_graph import image_of, outputs_of, unet_graph
 
 from edge_latup.errors import InputError
-from edge_latup.quantize.ranges import minmax_ranges
+from edge_latup.quantize.ranges import Looker, minmax_ranges
 
+BOTH = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 TENSORS = ("image", "skip", "up.y", "normed", "both", "probabilities")
 
 
@@ -31,11 +32,12 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@BOTH
 @settings(max_examples=5)
 @given(st.permutations([0, 1, 2]), st.integers(1, 3))
-def test_they_are_the_smallest_and_largest_values_over_the_inputs(unet: Path, order: list[int], count: int) -> None:
+def test_they_are_the_smallest_and_largest_values_over_the_inputs(runtime: Looker, unet: Path, order: list[int], count: int) -> None:
     images = [image_of(seed=seed) * (seed + 1) for seed in order[:count]]
-    found = minmax_ranges(unet, TENSORS, images)
+    found = minmax_ranges(unet, TENSORS, images, runtime=runtime)
     seen = [outputs_of(onnx.load(unet), image, list(TENSORS)) for image in images]
     for name in TENSORS:
         expected = min(values[name].min() for values in seen), max(values[name].max() for values in seen)
@@ -43,7 +45,8 @@ def test_they_are_the_smallest_and_largest_values_over_the_inputs(unet: Path, or
     assert list(found) == list(TENSORS)
 
 
-def test_inputs_are_read_one_at_a_time_and_let_go(unet: Path) -> None:
+@BOTH
+def test_inputs_are_read_one_at_a_time_and_let_go(unet: Path, runtime: Looker) -> None:
     alive: list[weakref.ref[np.ndarray]] = []
 
     def images() -> Iterator[np.ndarray]:
@@ -55,7 +58,7 @@ def test_inputs_are_read_one_at_a_time_and_let_go(unet: Path) -> None:
             yield image
             del image
 
-    minmax_ranges(unet, ["skip"], images())
+    minmax_ranges(unet, ["skip"], images(), runtime=runtime)
     assert len(alive) == 4
 
 
@@ -64,12 +67,13 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from edge_latup.quantize.ranges import minmax_ranges
-minmax_ranges(Path(sys.argv[1]), sys.argv[2].split(","), [np.ones((1, 8, 64, 64, 64), np.float32)])
+minmax_ranges(Path(sys.argv[1]), sys.argv[2].split(","), [np.ones((1, 8, 64, 64, 64), np.float32)], runtime=sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def test_memory_does_not_grow_with_the_number_of_tensors(tmp_path: Path) -> None:
+@BOTH
+def test_memory_does_not_grow_with_the_number_of_tensors(tmp_path: Path, runtime: Looker) -> None:
     """A chain of sixteen tensors of 8 MiB: those that were kept until the end would add up to 128 MiB."""
     names = [f"t{step}" for step in range(17)]
     nodes = [helper.make_node("Sin", [before], [after]) for before, after in pairwise(names)]
@@ -79,7 +83,7 @@ def test_memory_does_not_grow_with_the_number_of_tensors(tmp_path: Path) -> None
 
     def peak(asked: list[str]) -> int:
         """KiB."""
-        command = [sys.executable, "-c", PROBE, tmp_path / "chain.onnx", ",".join(asked)]
+        command = [sys.executable, "-c", PROBE, tmp_path / "chain.onnx", ",".join(asked), runtime]
         done = subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
         return int(done.stdout)
 
@@ -100,9 +104,10 @@ def test_what_cannot_be_calibrated_is_refused(unet: Path) -> None:
     assert "--calibration" in caught.value.hint
 
 
+@BOTH
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_value_that_is_no_number_is_refused_with_tensor_and_input(unet: Path, value: float) -> None:
+def test_a_value_that_is_no_number_is_refused_with_tensor_and_input(unet: Path, value: float, runtime: Looker) -> None:
     bad = image_of()
     bad[0, 0, 1, 2, 3] = value
     with pytest.raises(InputError, match="'image' is NaN or infinite for calibration input 2"):
-        minmax_ranges(unet, ["image"], [image_of(), bad])
+        minmax_ranges(unet, ["image"], [image_of(), bad], runtime=runtime)

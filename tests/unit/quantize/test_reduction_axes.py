@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 from small_graphs import drawn, model_of, run
 
-from edge_latup.quantize.ranges import channel_ranges
+from edge_latup.quantize.ranges import Looker, channel_ranges
 
 
 def slices_graph(opset: int) -> onnx.ModelProto:
@@ -26,11 +26,12 @@ def slices_graph(opset: int) -> onnx.ModelProto:
     return model_of(nodes, {"first": np.array([0]), "factors": factors}, (1, 2, 4, 6, 3), opset=opset)
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("opset", [17, 18, 20])
-def test_each_channel_of_planes_and_of_volumes_has_its_range(tmp_path: Path, opset: int) -> None:
+def test_each_channel_of_planes_and_of_volumes_has_its_range(tmp_path: Path, opset: int, runtime: Looker) -> None:
     model, images = slices_graph(opset), [drawn(seed, 1, 2, 4, 6, 3) for seed in range(2)]
     onnx.save(model, tmp_path / "model.onnx")
-    found = channel_ranges(tmp_path / "model.onnx", ["x", "planes", "scaled", "y"], images)
+    found = channel_ranges(tmp_path / "model.onnx", ["x", "planes", "scaled", "y"], images, runtime=runtime)
     for index, image in enumerate(images):
         scaled = run(model, image)[0]
         for name, values in (("x", image), ("planes", image), ("scaled", scaled), ("y", scaled)):

@@ -47,7 +47,8 @@ bench-onnxruntime: $(VENV)/.installed  ## Time ONNX Runtime's INT8 forms against
 # On a shared host rows that are timed one after the other meet different machines; those of one round meet the same.
 ROUNDS ?= 12
 turns: $(VENV)/.installed  ## Time the artifacts of the newest demo run in turns: speed-ups on a host whose own speed changes (ROUNDS=12)
-	set -e; run=$$(ls -d edge-latup-demo/*Z/artifacts 2>/dev/null | tail -n 1); test -d "$$run/fp32" || { echo "error: there is no demo run" >&2; echo "hint: make demo" >&2; exit 2; }; \
+	set -e; run=$$(ls -d edge-latup-demo/*Z/artifacts/pytorch 2>/dev/null | tail -n 1); run=$${run%/pytorch}; \
+	test -n "$$run" || { echo "error: there is no demo run" >&2; echo "hint: make demo" >&2; exit 2; }; \
 	$(BIN)/edge-latup bench $$(for name in pytorch fp32 bf16 int8 int8-bf16; do test ! -d $$run/$$name || echo $$run/$$name; done) \
 	  --turns $(ROUNDS) --out "edge-latup-demo/turns-$$(date -u +%Y%m%dT%H%M%SZ)"
 

@@ -21,6 +21,7 @@ from edge_latup.quantize.advice import int8_options
 from edge_latup.quantize.calibration import make_calibration
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import looker, prepare
+from edge_latup.runtimes.base import usable_cores
 
 CALIBRATION_SEED: Final = 11
 EVALUATION_SEED: Final = 12
@@ -56,7 +57,7 @@ def notes_on(fp32: Artifact) -> tuple[str, ...]:
 def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], None]) -> list[CaseFiles]:
     """The first `count` phantoms of a cohort; those that are in `folder` already are kept."""
     made = []
-    for case in write_cohort(folder, cases=count, seed=seed):
+    for case in write_cohort(folder, cases=count, seed=seed, workers=usable_cores()):
         made.append(case)
         progress(f"phantom {len(made)} of {count} in {folder.name}")
     return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -232,3 +234,8 @@ BROKEN_LABELS: Final[dict[str, tuple[Callable[[Path], Any], str]]] = {
 }
 BROKEN_CASES: Final = BROKEN_IMAGES | BROKEN_LABELS
 """Name to (makes the broken case in a folder named "case", part of the message expected), for the modalities flair, t1ce and t2."""
+
+
+def die(*_: object) -> None:
+    """End this process as a kernel that is out of memory does; it is here so that a process of its own can import it."""
+    os.kill(os.getpid(), signal.SIGKILL)

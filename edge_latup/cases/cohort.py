@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +20,7 @@ from edge_latup.cases.orientation import Grid
 from edge_latup.cases.phantom import Phantom, make_phantom
 from edge_latup.cases.phantom.anatomy import BRATS_SHAPE
 from edge_latup.cases.write import write_case
-from edge_latup.errors import InputError
+from edge_latup.errors import EdgeLatupError, InputError
 from edge_latup.spec import MODALITIES
 
 WHITE_MATTER_INTENSITY: Final = 600.0
@@ -60,16 +65,41 @@ def _kept(folder: Path, shape: tuple[int, int, int]) -> CaseFiles | None:
     return files
 
 
-def write_cohort(out: Path, *, cases: int, seed: int, first: int = 0, shape: tuple[int, int, int] = BRATS_SHAPE) -> Iterator[CaseFiles]:
-    """Write phantoms `first` .. `first + cases - 1` of cohort `seed` into `out`, one folder each, yielding as they land.
+def _land(out: Path, seed: int, shape: tuple[int, int, int], index: int) -> CaseFiles:
+    name = f"phantom-{seed:04d}-{index:04d}"
+    return _kept(out / name, shape) or write_phantom(make_phantom(seed, index, shape=shape), out, name)
 
-    Of every eight cases one has no tumour and one no enhancing tumour. A case that is already complete is kept.
+
+def _leave_interrupts_to_the_caller() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _side_by_side(land: Callable[[int], CaseFiles], indices: Sequence[int], workers: int) -> Iterator[CaseFiles]:
+    """In processes, because drawing a phantom is mostly Python's and SciPy's work on one processor."""
+    # Not forked: a runtime's threads may be holding locks.
+    pool = ProcessPoolExecutor(min(workers, len(indices)), mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_caller)
+    try:
+        yield from pool.map(land, indices)
+    except BrokenProcessPool as error:
+        raise EdgeLatupError("a process that drew phantoms was ended: the machine may have run out of memory", "run it again") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_cohort(
+    out: Path, *, cases: int, seed: int, first: int = 0, shape: tuple[int, int, int] = BRATS_SHAPE, workers: int = 1
+) -> Iterator[CaseFiles]:  # fmt: skip
+    """Write phantoms `first` .. `first + cases - 1` of cohort `seed` into `out`, one folder each, yielding in that order as they land.
+
+    Of every eight cases one has no tumour and one no enhancing tumour. A case that is already complete is kept. `workers` is how many are
+    drawn side by side, each in a process of its own; the voxels are the same.
 
     Raises:
         InputError: `cases` is not positive, `shape` is too small, a case of another shape is there, or a file cannot be written.
+        EdgeLatupError: one of the processes was ended.
     """
     if cases < 1:
         raise InputError(f"--cases must be at least 1, got {cases}", "give the number of cases to write, such as --cases 8")
-    for index in range(first, first + cases):
-        name = f"phantom-{seed:04d}-{index:04d}"
-        yield _kept(out / name, shape) or write_phantom(make_phantom(seed, index, shape=shape), out, name)
+    indices, land = range(first, first + cases), partial(_land, out, seed, shape)
+    missing = sum(not (out / f"phantom-{seed:04d}-{index:04d}").is_dir() for index in indices)
+    yield from _side_by_side(land, indices, workers) if min(workers, missing) > 1 else map(land, indices)

@@ -19,11 +19,12 @@ def phantom(
 ) -> None:
     """Write seeded synthetic brain-tumour cases, named as BraTS 2023 does. They are not patients."""
     from edge_latup.cases.cohort import write_cohort
+    from edge_latup.runtimes.base import usable_cores
 
     sizes = parse_size(shape, "--shape")
     written = []
     with output.progress("phantoms", cases) as ticker:
-        for case in write_cohort(out, cases=cases, seed=seed, shape=sizes):
+        for case in write_cohort(out, cases=cases, seed=seed, shape=sizes, workers=usable_cores()):
             written.append(str(case.folder))
             ticker.update(len(written), case.name)
     output.result({"cases": written}, f"{len(written)} cases in {out}")

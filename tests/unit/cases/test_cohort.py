@@ -7,13 +7,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from support import tree
+from support import die, tree
 
+from edge_latup.cases import cohort
 from edge_latup.cases.cohort import WHITE_MATTER_INTENSITY, brats_grid, write_cohort
 from edge_latup.cases.layout import find_cases
 from edge_latup.cases.phantom import make_phantom
 from edge_latup.cases.read import read_case
-from edge_latup.errors import InputError
+from edge_latup.errors import EdgeLatupError, InputError
 from edge_latup.spec import MODALITIES
 
 SHAPE = (20, 18, 16)
@@ -87,6 +88,28 @@ def test_a_cohort_that_cannot_be_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=what):
         list(write_cohort(tmp_path / "cohort", cases=cases, seed=0, shape=shape))
     assert not tree(tmp_path)
+
+
+def test_cases_drawn_side_by_side_are_the_same_and_in_order(tmp_path: Path) -> None:
+    (apart,), together = (list(write_cohort(tmp_path / "one", cases=1, seed=5, first=2, shape=SHAPE)), tmp_path / "all")
+    names = [files.name for files in write_cohort(together, cases=4, seed=5, shape=SHAPE, workers=2)]
+    assert names == [f"phantom-0005-{index:04d}" for index in range(4)]
+    found, expected = tree(together / apart.name), tree(apart.folder)
+    assert {path: content for path, (_, content) in found.items()} == {path: content for path, (_, content) in expected.items()}
+
+
+def test_an_error_of_a_process_is_the_one_it_would_be_here(tmp_path: Path) -> None:
+    (tmp_path / "cohort").touch()
+    with pytest.raises(InputError, match=f"cannot write {tmp_path / 'cohort'}/phantom-0000-0000") as caught:
+        list(write_cohort(tmp_path / "cohort", cases=3, seed=0, shape=SHAPE, workers=2))
+    assert "choose another --out" in caught.value.hint
+
+
+def test_a_process_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "_land", die)
+    with pytest.raises(EdgeLatupError, match="a process that drew phantoms was ended") as caught:
+        list(write_cohort(tmp_path, cases=3, seed=0, shape=SHAPE, workers=2))
+    assert caught.value.hint == "run it again"
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

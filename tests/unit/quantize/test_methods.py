@@ -60,6 +60,27 @@ def test_the_artifact_opens_again_and_runs_where_it_was_made_for(method: str, ru
     np.testing.assert_allclose(output.sum(axis=1), 1, atol=1e-2 if method == "bf16" else 1e-5)
 
 
+def test_the_reference_computes_once_for_all_that_is_made_of_it(
+    tiny_fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    opened: list[str] = []
+
+    def counted(artifact: Artifact, *others: Any) -> Any:
+        opened.append(artifact.manifest.name)
+        return open_session(artifact, *others)
+
+    monkeypatch.setattr(methods, "open_session", counted)
+    methods._expected.cache_clear()
+    one, other = (quantize(tiny_fp32, method, tmp_path / method) for method in ("dynamic-range", "fp16"))
+    assert opened == ["fp32", "dynamic-range", "fp16"]
+    # Another runtime computes something else, and another file may.
+    quantize(tiny_fp32, "dynamic-range", tmp_path / "again", runtime="onnxruntime")
+    assert opened[3:] == ["fp32", "again"]
+    figures = [made.manifest.parity[-1].relative_l2 for made in (one, other)]
+    expected = [compare(output_of(tiny_fp32, "openvino"), output_of(made, "openvino"))["relative_l2"] for made in (one, other)]
+    assert figures == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(("method", "runtime"), EVERY)
 def test_the_file_is_smaller(method: str, runtime: RuntimeName, compressed: Compress, tiny_fp32: Artifact) -> None:
     made = compressed(method, runtime)

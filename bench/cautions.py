@@ -39,7 +39,7 @@ def _uneven(run: LoadedRun, row: TimingRow) -> Iterator[str]:
         if run.record.turns is None:
             yield f"{slowed}, and ratios between rows may be off by as much; repeat it when the machine is quiet, or with bench --turns"
         else:
-            yield f"{slowed}; it slowed the other rows of those rounds too, so speed-ups are less off than latencies"
+            yield f"{slowed}; mostly it slowed the other rows of those rounds too, so speed-ups are less off than latencies"
 
 
 def _precision(run: LoadedRun, row: TimingRow) -> Iterator[str]:

@@ -42,8 +42,10 @@ class Worker:
 
     def ask(self) -> None:
         """Have it do the next run; one that has ended is found by its lines."""
-        with suppress(BrokenPipeError):
-            print(file=self.process.stdin, flush=True)
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write("\n")
+                self.process.stdin.flush()
 
     def dismiss(self) -> None:
         """Ask for no more runs."""

@@ -37,11 +37,11 @@ def speed_up(run: LoadedRun, row: TimingRow, than: TimingRow) -> SpeedUp:
     The interval is that of order statistics (Hoefler and Belli, Scientific Benchmarking of Parallel Computing Systems, SC 2015, 3.1.3):
     it holds for ratios of any distribution, as far as rounds are independent of each other.
     """
-    from scipy import stats
-
     times = times_as_fast(run, row, than)
     if run.record.turns is None or row is than:
         return SpeedUp(times=times, interval=None)
+    from scipy import stats
+
     test: Any = stats.quantile_test(_by_round(row, than), p=0.5)
     low, high = test.confidence_interval(CONFIDENCE)
     return SpeedUp(times=times, interval=None if np.isnan([low, high]).any() else (float(low), float(high)))

@@ -40,6 +40,8 @@ class SweepPlan:
     min_seconds: float = 10.0
     warm_up_runs: int = 2
     drift: LoadedRun | None = None
+    timed: LoadedRun | None = None
+    """A run of minutes ago on this machine, whose rows are taken for the native cells that they are of."""
     command: str = ""
     notes: tuple[str, ...] = ()
 
@@ -107,6 +109,10 @@ def run_sweep(plan: SweepPlan, out: Path, progress: Callable[[str], None]) -> Lo
             kept = store.read_row(cell.key)
             if kept is not None and kept.timing is not None:
                 progress(f"{number}/{len(cells)} {_named(cell.key)}: measured before")
+                continue
+            if (row := _taken(cell, plan)) is not None:
+                progress(f"{number}/{len(cells)} {_named(cell.key)}: timed in the bench")
+                store.write(row, store.row_path(cell.key))
                 continue
             progress(f"{number}/{len(cells)} {_named(cell.key)}")
             row = _measure(cell, plan, batches[cell.key.artifact], Path(scratch) / "row.json")
@@ -188,6 +194,15 @@ def _copy_drift(plan: SweepPlan, store: SweepStore) -> None:
     for name, record in (plan.drift.drift if plan.drift else {}).items():
         if digests.get(name) == record.artifact_sha256:
             store.write(record, store.drift_path(name))
+
+
+def _taken(cell: _Cell, plan: SweepPlan) -> SweepRow | None:
+    """The cell's row from the run that timed it; None where that run timed something else, or there is none."""
+    key, sha256 = cell.key, cell.entry.artifact.digest
+    timing = plan.timed.rows.get(key.artifact) if plan.timed is not None and key.isa == NATIVE else None
+    if timing is None or (timing.artifact_sha256, timing.runtime, timing.threads) != (sha256, key.runtime, key.threads):
+        return None
+    return SweepRow(cell=key, artifact_sha256=sha256, status="measured", timing=timing)
 
 
 def _measure(cell: _Cell, plan: SweepPlan, batch: Path, scratch: Path) -> SweepRow:

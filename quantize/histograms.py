@@ -53,6 +53,13 @@ class Histogram:
         """Of both together; they have the same bound."""
         return Histogram(counts=self.counts + other.counts, zeros=self.zeros + other.zeros, bound=self.bound)
 
+    def middles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values and how often each occurs, without exact zeros: every value is taken to lie in the middle of its bin."""
+        counts = self.counts.astype(np.float64)
+        counts[len(counts) // 2] -= self.zeros
+        held = np.flatnonzero(counts)
+        return np.asarray((held + 0.5) * self.width - self.bound, np.float64), counts[held]
+
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values and how often each occurs, without exact zeros: a bin's values spread evenly over it, as nothing finer is known."""
         counts = self.counts.astype(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from numpy.typing import NDArray
@@ -69,6 +70,22 @@ def channels_of(node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> tuple[in
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of the standard operators, 0 where the file imports none."""
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def with_shapes(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
+    """The model with its input's sizes fixed and those of its tensors inferred from them, as far as they can be."""
+    import onnx
+
+    for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
+        dimension.dim_value = size
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def shapes_of(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Sizes of each tensor of which all are known."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    shapes = {value.name: tuple(int(dimension.dim_value) for dimension in value.type.tensor_type.shape.dim) for value in values}
+    return {name: shape for name, shape in shapes.items() if shape and all(shape)}
 
 
 def stored(name: str, values: NDArray[Any]) -> onnx.TensorProto:

@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from edge_latup.manifest import RuntimeName
 from edge_latup.quantize.explicit_qdq import LARGEST
+from edge_latup.quantize.grids import asymmetric
 from edge_latup.quantize.histograms import Histogram
 from edge_latup.quantize.ranges import Ranges
-from edge_latup.quantize.static_int8 import zero_aligned
 from edge_latup.records import Record
-
-UNSIGNED: Final = 255
 
 
 class TensorError(Record):
@@ -28,12 +26,6 @@ class TensorError(Record):
     """Mean squared error of 8 bits, as a share of the tensor's mean square."""
 
 
-def _asymmetric(low: float, high: float) -> tuple[float, float, float]:
-    """First level, last level and step of uint8 with zero among its levels."""
-    start, end = zero_aligned(low, high)
-    return start, end, (end - start) / UNSIGNED
-
-
 def _symmetric(low: float, high: float) -> tuple[float, float, float]:
     """The same of int8 without -128."""
     bound = max(abs(low), abs(high)) or 1.0
@@ -41,7 +33,7 @@ def _symmetric(low: float, high: float) -> tuple[float, float, float]:
 
 
 GRIDS: Final[dict[RuntimeName, Callable[[float, float], tuple[float, float, float]]]] = {
-    "openvino": _asymmetric, "onnxruntime": _asymmetric, "tensorrt": _symmetric,
+    "openvino": asymmetric, "onnxruntime": asymmetric, "tensorrt": _symmetric,
 }  # fmt: skip
 """How each runtime lays 256 levels over a range."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_latup.errors import InputError
+from edge_latup.quantize.onnx_graph import shapes_of, with_shapes
 from edge_latup.quantize.pace import Tell, paced, silent
 from edge_latup.quantize.ranges import bounded_session, check_tensors
 
@@ -132,7 +133,7 @@ def for_each_tensor(
         raise InputError("ranges need calibration inputs, and there are none", "add --calibration DIR")
     model = onnx.load(onnx_path, load_external_data=False)
     check_tensors(model.graph, tensors, onnx_path)
-    model, entry = _shaped(model, inputs[0].shape), model.graph.input[0].name
+    model, entry = with_shapes(model, inputs[0].shape), model.graph.input[0].name
     wanted = [name for name in dict.fromkeys(tensors) if name != entry]
     segments = plan_segments(model.graph, wanted, _bytes(model.graph, wanted, budget), budget)
     sessions = _sessions(model, segments)
@@ -153,20 +154,10 @@ def _read(alive: dict[str, Any], segment: Segment) -> dict[str, Any]:
     return {name: alive[name] for name in segment.reads}
 
 
-def _shaped(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
-    """The model with its input's sizes fixed and those of its tensors inferred from them."""
-    import onnx
-
-    for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
-        dimension.dim_value = size
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
-
-
 def _bytes(graph: onnx.GraphProto, tensors: Sequence[str], unknown: int) -> dict[str, int]:
     """What tensors take; `unknown` for one whose shape cannot be inferred, so that it is alone."""
-    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)}
-    sizes = {name: [int(dimension.dim_value) for dimension in shapes.get(name, ())] for name in tensors}
-    return {name: ITEM_BYTES * prod(size) if size and all(size) else unknown for name, size in sizes.items()}
+    shapes = shapes_of(graph)
+    return {name: ITEM_BYTES * prod(shapes[name]) if name in shapes else unknown for name in tensors}
 
 
 def _sessions(model: onnx.ModelProto, segments: Sequence[Segment]) -> list[Any]:

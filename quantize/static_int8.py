@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.quantize.calibration import Image
-from edge_latup.quantize.estimators import THRESHOLDS, estimated
+from edge_latup.quantize.estimators import COUNTING, estimated
+from edge_latup.quantize.grids import zero_aligned
 from edge_latup.quantize.histograms import histogram_of
 from edge_latup.quantize.prepared import Prepared
 from edge_latup.quantize.ranges import ChannelRanges
@@ -33,8 +34,6 @@ MOVING: Final = ("Interpolate", "MaxPool", "Concat", "Reshape", "Transpose", "Pa
 """What hands 8-bit values on."""
 OUTPUT_AXES: Final = {"Convolution": 0, "ConvolutionBackpropData": 1}
 PLACING_SIZE: Final = 64
-SMALLEST_STEP: Final = 1e-6
-"""For a tensor that is zero everywhere."""
 
 
 @contextmanager
@@ -219,7 +218,7 @@ def _range_inside(plain: ov.Model, name: str, prepared: Prepared) -> tuple[float
     """The range of an operation's output that has no name in ONNX: a norm without its scale, which went into the next weights."""
     found: ChannelRanges = {name: np.array([[[values.min()], [values.max()]] for values in _seen(plain, name, prepared)], np.float64)}
     histograms = {}
-    if prepared.estimator in THRESHOLDS:
+    if prepared.estimator in COUNTING:
         histograms[name] = histogram_of(_seen(plain, name, prepared), float(np.abs(found[name]).max()))
     return estimated(prepared.estimator, found, histograms)[name]
 
@@ -232,14 +231,6 @@ def _seen(plain: ov.Model, name: str, prepared: Prepared) -> Iterator[NDArray[np
     compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": ov.Type.f32})
     for image in prepared.inputs:
         yield compiled([image])[len(compiled.outputs) - 1]
-
-
-def zero_aligned(low: float, high: float, levels: int = 256) -> tuple[float, float]:
-    """The range widened to hold zero, and moved by less than one step so that zero is one of its levels."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    step = (high - low) / (levels - 1) or SMALLEST_STEP
-    start = round(-low / step) * step
-    return -start, (levels - 1) * step - start
 
 
 def _set_limits(node: Any, low: float, high: float) -> None:

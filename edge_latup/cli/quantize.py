@@ -83,7 +83,7 @@ def quantize(
     check_source(source)
     inputs = _calibrate(source, calibration, crops_per_case)
     output.note(f"{method} for {'every runtime' if runtime == ALL else runtime}: {summary}")
-    if told := advice(source, method, runtime, keep_float or ()):
+    if told := advice(source, method, runtime, keep_float or (), choice.estimator):
         output.note(told)
     options: dict[str, Any] = {
         "calibration": inputs, "keep_float": keep_float or (), "float_precision": cast("Precision | None", float_precision),

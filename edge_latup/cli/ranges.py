@@ -20,7 +20,9 @@ AUTO: Final = "auto"
 COLUMNS: Final = ("ranges", "MB", "clipped", "error: median", "worst", "worst tensor", "relative L2", "Dice WT", "TC", "ET")
 COMPARED: Final = "another artifact for each way to find ranges"
 
-Ranges = Annotated[str | None, typer.Option(help="How int8 finds ranges: mean-min-max (unless given), min-max, percentile-99.999 or kl.")]
+Ranges = Annotated[
+    str | None, typer.Option(help="How int8 finds ranges: mean-min-max (unless given), min-max, percentile-99.999, kl or mse.")
+]
 CompareRanges = Annotated[
     bool, typer.Option("--compare-ranges", help="Make an int8 artifact for each way to find ranges below --out, and compare them.")
 ]

@@ -270,6 +270,21 @@ def test_drift_is_copied_for_exactly_these_artifacts(entries: tuple[Entry, ...],
     assert foreign.record.reference is None, "an artifact of that name, and other weights"
 
 
+def test_what_a_run_timed_is_not_timed_again(entries: tuple[Entry, ...], worker: FakeWorker, tmp_path: Path) -> None:
+    """Only natively, of the same weights, and on as many threads."""
+    name, other = (entry.name for entry in entries)
+    rows = {name: {"artifact_sha256": entries[0].artifact.digest, "threads": 2}, other: {"threads": 2}}
+    run = sample(tmp_path / "run", RunPlan(rows=rows, run={"reference": name, "baseline": name}))
+    made = run_sweep(plan_of(entries, isas=("native", "avx2"), threads=(1, 2), timed=run), tmp_path / "sweep", silent)
+    native = {(row.artifact, row.threads): row for row in made.timings("native")}
+    assert len(native) == 4
+    assert native[name, 2] == run.rows[name]
+    assert [call for call in worker.calls if call[1:] == (2, "")] == [(f"{other}@openvino", 2, "")]
+    assert sum(call[2] != "" for call in worker.calls) == 4
+    again = run_sweep(plan_of(entries, isas=("native",), threads=(2,), timed=run), tmp_path / "sweep", silent)
+    assert again.timings("native") == made.timings("native")
+
+
 # What OpenVINO does: processes are started.
 
 

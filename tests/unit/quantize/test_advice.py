@@ -19,15 +19,16 @@ def test_what_is_advised_can_be_given(tiny_fp32: Artifact) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "told"),
+    ("keep", "estimator", "told"),
     [
-        ((), "--keep-float encoder1.embedding --keep-float encoder2.conv1 --keep-float output"),
-        (("output", "encoder1.embedding"), "--keep-float encoder2.conv1"),
-        (("decoder1", "encoder1.embedding", "encoder2.conv1", "output"), None),
+        ((), None, "--keep-float encoder1.embedding --keep-float output --ranges mse"),
+        (("output",), "kl", "--keep-float encoder1.embedding"),
+        (("decoder1", "encoder1.embedding", "output"), None, "--ranges mse"),
+        (("decoder1", "encoder1.embedding", "output"), "mse", None),
     ],
 )
-def test_what_is_missing_is_told(tiny_fp32: Artifact, keep: tuple[str, ...], told: str | None) -> None:
-    found = advice(tiny_fp32, "int8", "openvino", keep)
+def test_what_is_missing_is_told(tiny_fp32: Artifact, keep: tuple[str, ...], estimator: str | None, told: str | None) -> None:
+    found = advice(tiny_fp32, "int8", "openvino", keep, estimator)
     assert found is None if told is None else f"with {told}, " in str(found)
 
 

@@ -16,9 +16,11 @@ from edge_latup.quantize.estimators import (
     LEVELS,
     MEAN_MIN_MAX,
     MIN_MAX,
+    MSE,
     PERCENTILE,
     estimated,
     kl_threshold,
+    least_squares_range,
     parse_estimator,
     percentile_threshold,
     slug,
@@ -115,6 +117,33 @@ def test_kl_agrees_with_onnx_runtimes_where_both_must_find_the_same() -> None:
         assert max(clipped) < 0.02, (name, clipped)
 
 
+@pytest.mark.parametrize("name", DRAWS)
+def test_the_least_squares_range_is_the_one_that_trying_every_range_finds(name: str) -> None:
+    """By OpenVINO's own arithmetic of eight bits, on the values themselves."""
+    values = drawn(name)[:20_000]
+    low, high = least_squares_range(counted(values), float(values.min()), float(values.max()))
+    exact, shares = values.astype(np.float64), np.arange(30, 101, 5) / 100
+
+    def error(low: float, high: float) -> float:
+        return float(((rounded(exact, low, high, "openvino") - exact) ** 2).mean())
+
+    assert error(low, high) <= 1.01 * min(error(exact.min() * one, exact.max() * other) for one in shares for other in shares)
+    assert values.min() <= low <= high <= values.max()
+
+
+def test_least_squares_clips_a_tail_and_leaves_a_uniform_distribution() -> None:
+    values = drawn("laplace")
+    assert least_squares_range(counted(values), float(values.min()), float(values.max()))[1] < 0.85 * values.max()
+    assert error_of(values, MSE) < 0.9 * error_of(values, MIN_MAX)
+    even = drawn("uniform")
+    assert least_squares_range(counted(even), float(even.min()), float(even.max()))[1] > 0.94 * even.max()
+
+
+def test_a_tensor_that_was_not_sampled_has_its_usual_range() -> None:
+    found = {"x": ends_of(np.array([-1, 2], np.float32), np.array([-3, 10], np.float32))}
+    assert estimated(MSE, found, {}) == {"x": (-2, 6)}
+
+
 def test_min_max_leaves_nothing_out_and_the_mean_weighs_inputs_alike() -> None:
     calm, freak = np.array([-1, 2], np.float32), np.array([-3, 10], np.float32)
     found = {"x": ends_of(calm, freak)}
@@ -174,4 +203,4 @@ def test_estimators_are_named_with_hyphens_or_spaces() -> None:
     assert parse_estimator("percentile 99.999") == PERCENTILE
     with pytest.raises(InputError, match="ranges 'percentile' are not known") as refused:
         parse_estimator("percentile")
-    assert refused.value.hint == "choose one of: mean-min-max, min-max, percentile-99.999, kl"
+    assert refused.value.hint == "choose one of: mean-min-max, min-max, percentile-99.999, kl, mse"

@@ -22,7 +22,7 @@ from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.equalise import equalise, tensors_to_watch
 from edge_latup.quantize.methods import METHODS, quantize
 from edge_latup.quantize.prepared import prepare
-from edge_latup.quantize.ranges import ChannelRanges, channel_ranges
+from edge_latup.quantize.ranges import Look, channel_ranges, look
 from edge_latup.quantize.static_int8 import openvino_int8
 from edge_latup.runtimes import open_session
 from edge_latup.segmentation import parity
@@ -102,11 +102,11 @@ def test_the_inputs_are_looked_at_twice_however_many_tensors_were_not_foreseen(
     """Residual sums are read by quantizers, and no calibration foresees them all: one pass for all, and none for the next candidate."""
     passes: list[int] = []
 
-    def counted(path: Path, tensors: Sequence[str], *others: Any, **named: Any) -> ChannelRanges:
+    def counted(path: Path, tensors: Sequence[str], *others: Any, **named: Any) -> Look:
         passes.append(len(tensors))
-        return channel_ranges(path, tensors, *others, **named)
+        return look(path, tensors, *others, **named)
 
-    monkeypatch.setattr(prepared_module, "channel_ranges", counted)
+    monkeypatch.setattr(prepared_module, "look", counted)
     with prepare(exported("res-unet gate").model_path, inputs_of("res-unet gate")) as prepared:
         openvino_int8(tmp_path, prepared, preset="mixed")
         assert len(passes) == 2

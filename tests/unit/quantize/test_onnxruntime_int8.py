@@ -43,7 +43,7 @@ def test_the_ranges_in_the_file_are_those_found_for_every_runtime(
     estimator: str | None, tiny_fp32: Artifact, tiny_calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with prepare(tiny_fp32.model_path, tiny_calibration.inputs, outputs=True) as prepared:
-        monkeypatch.setattr("edge_latup.quantize.prepared.channel_ranges", lambda *_, **__: pytest.fail("looked again"))
+        monkeypatch.setattr("edge_latup.quantize.prepared.look", lambda *_, **__: pytest.fail("looked again"))
         own = prepared.by(estimator or prepared.estimator)
         made = quantize(
             tiny_fp32, "int8", tmp_path / "int8", runtime="onnxruntime", calibration=tiny_calibration, prepared=own

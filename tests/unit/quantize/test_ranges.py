@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import subprocess
 import sys
 import weakref
@@ -19,7 +20,8 @@ from onnx import TensorProto, helper
 from unet_graph import image_of, outputs_of, unet_graph
 
 from edge_latup.errors import InputError
-from edge_latup.quantize.ranges import Looker, minmax_ranges
+from edge_latup.quantize import ranges as module
+from edge_latup.quantize.ranges import Looker, look, minmax_ranges
 
 BOTH = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 TENSORS = ("image", "skip", "up.y", "normed", "both", "probabilities")
@@ -88,6 +90,30 @@ def test_memory_does_not_grow_with_the_number_of_tensors(tmp_path: Path, runtime
         return int(done.stdout)
 
     assert peak(names) - peak(names[-1:]) < 40 * 1024
+
+
+@BOTH
+@pytest.mark.parametrize("most", [1, 300, 10**6])
+def test_samples_are_values_on_a_lattice(unet: Path, runtime: Looker, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLED", most)
+    images = [image_of(seed=seed) for seed in range(2)]
+    found = look(unet, TENSORS, images, runtime=runtime)
+    assert set(found.samples) == set(TENSORS)
+    seen = [outputs_of(onnx.load(unet), image, list(TENSORS)) for image in images]
+    for name in TENSORS:
+        step = math.ceil(max(1, seen[0][name].size / most) ** (1 / 3))
+        expected = np.concatenate([values[name][0, :, ::step, ::step, ::step].reshape(len(values[name][0]), -1) for values in seen], axis=1)
+        np.testing.assert_allclose(found.samples[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_of_a_tensor_of_unknown_shape_there_are_ranges_but_no_samples(unet: Path, tmp_path: Path) -> None:
+    """As in files of an opset whose Slice takes no steps, and behind operators that no shape is inferred through."""
+    found = look(unet, ["skip"], [image_of()])
+    model = onnx.load(unet)
+    model.opset_import[0].version = 9
+    slices = module._slices(model, ["skip"], image_of().shape)
+    assert set(found.samples) == {"skip"}
+    assert not slices
 
 
 def test_the_file_is_not_changed(unet: Path) -> None:

@@ -22,6 +22,7 @@ from edge_latup.quantize.calibration import make_calibration
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import looker, prepare
 from edge_latup.runtimes.base import usable_cores
+from edge_latup.targets.host import AMX, Host, describe_host
 
 CALIBRATION_SEED: Final = 11
 EVALUATION_SEED: Final = 12
@@ -54,6 +55,11 @@ def notes_on(fp32: Artifact) -> tuple[str, ...]:
     return (NOTE,) if checkpoint_digest(demo_checkpoint()) in exported else ()
 
 
+def pairs_pay(host: Host) -> bool:
+    """Whether INT8 with its float part in BF16 is made with taps in pairs: half-filled AMX tiles are what they are for."""
+    return AMX in host.isa
+
+
 def make_phantoms(folder: Path, seed: int, count: int, progress: Callable[[str], None]) -> list[CaseFiles]:
     """The first `count` phantoms of a cohort; those that are in `folder` already are kept."""
     made = []
@@ -83,9 +89,11 @@ def compress(
         forms: list[tuple[str, Precision]] = [("int8", "fp32"), *([("int8-bf16", fast)] if fast == "bf16" else [])]
         for name, precision in forms:
             progress(f"compressing: {name}")
+            paired = precision == "bf16" and pairs_pay(describe_host())
             made.append(
                 quantize(
-                    fp32, "int8", folder / name, calibration=calibrated, prepared=prepared, float_precision=precision, **options
+                    fp32, "int8", folder / name, calibration=calibrated, prepared=prepared, float_precision=precision, paired=paired,
+                    **options,
                 )
             )  # fmt: skip
     return [Entry(artifact=artifact, runtime="openvino") for artifact in made]

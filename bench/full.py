@@ -11,7 +11,7 @@ from typing import Final
 
 from edge_latup.artifact import Artifact
 from edge_latup.bench.cautions import cautions
-from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, make_phantoms, notes_on, time_stamp
+from edge_latup.bench.demo import CALIBRATION_CASES, CALIBRATION_SEED, EVALUATION_SEED, make_phantoms, notes_on, pairs_pay, time_stamp
 from edge_latup.bench.gate import judge
 from edge_latup.bench.gate_records import GateDecision, GateRule
 from edge_latup.bench.report import render_report
@@ -31,12 +31,15 @@ from edge_latup.quantize.prepared import looker, prepare
 from edge_latup.runtimes import RUNTIMES
 from edge_latup.runtimes.audit import sentence
 from edge_latup.runtimes.base import usable_cores
+from edge_latup.targets.host import describe_host
 from edge_latup.targets.isa import NATIVE, IsaName
 
 METHODS: Final = ("rewrite", "bf16", "int8", "int8-onnxruntime")
 """What is made of the FP32 artifact by itself; methods that only store smaller compute as FP32 does."""
-EXACT: Final = "rewrite"
-"""Proven to compute the same, so that its Dice is not measured once more."""
+UNPAIRED: Final = "int8-bf16-unpaired"
+"""What int8-bf16 would be without taps in pairs."""
+TIMED_ONLY: Final = ("rewrite", UNPAIRED)
+"""They compute what fp32 and int8-bf16 do, so that their Dice is not measured once more."""
 EMULATED: Final = ("fp32", "int8", "int8-rewritten")
 """What is measured on emulated instruction sets too. None of them has BF16: OpenVINO refuses it or takes four times as long as for FP32."""
 ROUNDS: Final = 4
@@ -127,10 +130,12 @@ def _compress(fp32: Artifact, folder: Path, calibration: Calibration, progress: 
         )  # fmt: skip
         made = {attempt.task.name: attempt.artifact for attempt in attempts if attempt.artifact is not None}
         if {"int8", "bf16"} <= set(made):
-            progress("int8-bf16: int8 with its float part in BF16")
-            made["int8-bf16"] = quantize(
-                fp32, "int8", folder / "int8-bf16", calibration=calibration, prepared=prepared, float_precision="bf16", **int8
-            )  # fmt: skip
+            paired = pairs_pay(describe_host())
+            for name, pairs in (("int8-bf16", paired), *([(UNPAIRED, False)] if paired else [])):
+                progress(f"{name}: int8 with its float part in BF16{', taps in pairs' if pairs else ''}")
+                made[name] = quantize(
+                    fp32, "int8", folder / name, calibration=calibration, prepared=prepared, float_precision="bf16", paired=pairs, **int8
+                )  # fmt: skip
         if {"int8", "rewrite"} <= set(made):
             progress("int8-rewritten: int8 of the rewritten graph")
             with prepare(made["rewrite"].model_path, calibration.inputs, like=prepared, runtime=looker(fp32)) as again:
@@ -151,7 +156,7 @@ def _on(made: dict[str, Artifact], runtime: RuntimeName) -> tuple[Entry, ...]:
 
 def _bench(made: dict[str, Artifact], cases: Sequence[CaseFiles], out: Path, command: str, progress: Progress) -> LoadedRun:
     plan = Plan(
-        entries=tuple(replace(entry, timed_only=entry.name == EXACT) for entry in _on(made, "openvino")), cases=tuple(cases),
+        entries=tuple(replace(entry, timed_only=entry.name in TIMED_ONLY) for entry in _on(made, "openvino")), cases=tuple(cases),
         reference="fp32", baseline="fp32", turns=ROUNDS, command=command,
         notes=notes_on(made["fp32"]),
     )  # fmt: skip

@@ -12,11 +12,11 @@ from edge_latup.bench.records import TimingRow
 from edge_latup.bench.summary import int8_convolutions
 from edge_latup.bench.sweep_store import LoadedSweep
 from edge_latup.manifest import Precision
+from edge_latup.targets.host import AMX
 from edge_latup.targets.isa import NATIVE, IsaName, title
 
 SIZE: Final = (128, 128, 128)
 RUNTIME: Final = "openvino"
-AMX: Final = "AMX-INT8"
 Status = Literal["PASS", "FAIL", "N/A"]
 
 

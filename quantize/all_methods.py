@@ -22,7 +22,7 @@ from edge_latup.runtimes import INSTALL, RUNTIMES
 from edge_latup.versions import versions_of
 
 ANOTHER: Final = "choose another --out"
-WAYS: Final = ("method", "preset", "operators", "keep_float", "ranges")
+WAYS: Final = ("method", "preset", "paired", "operators", "keep_float", "ranges")
 """Parameters of a last step that say how an artifact was made, where its recipe has them."""
 
 
@@ -165,7 +165,9 @@ def _way(task: Task, calibrated: bool, options: Mapping[str, Any]) -> dict[str, 
     """How an artifact of a task is made, in the words of its last step."""
     method = METHODS[task.method]
     recipe = method.recipes[task.runtime]
-    told = options_of(recipe, options.get("keep_float", ()), options.get("float_precision"), options.get("operators"))
+    told = options_of(recipe, options.get("keep_float", ()), options.get("float_precision"), options.get("operators"),
+        paired=options.get("paired", False),
+    )  # fmt: skip
     way = {"method": task.method} | {key: told.get(key) for key in (*recipe.options, "keep_float")}
     if calibrated:
         way["ranges"] = options.get("estimator") or MEAN_MIN_MAX

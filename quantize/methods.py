@@ -98,8 +98,8 @@ def _check_runtime(artifact: Artifact, runtime: RuntimeName) -> None:
 def quantize(
     artifact: Artifact, method: str, out: Path, *, runtime: RuntimeName = "openvino", calibration: Calibration | None = None,
     prepared: Prepared | None = None, keep_float: Sequence[str] = (), float_precision: Precision | None = None,
-    rewriting: Rewriting | None = None, estimator: str | None = None, operators: str | None = None, overwrite: bool = False,
-    tell: Tell = silent,
+    rewriting: Rewriting | None = None, estimator: str | None = None, operators: str | None = None, paired: bool = False,
+    overwrite: bool = False, tell: Tell = silent,
 ) -> Artifact:  # fmt: skip
     """Compress an FP32 ONNX artifact into a new one, smoke-run it where it will run, and record how far its output moved.
 
@@ -115,6 +115,7 @@ def quantize(
         rewriting: which passes the rewrite tries; those that never add work, unmeasured, unless given.
         estimator: how ranges of activations are found, one of `ESTIMATORS`; as `prepared` did, or the first, unless given.
         operators: which operators static int8 for ONNX Runtime quantizes, one of `OPERATORS`; convolutions unless given.
+        paired: whether static int8 for OpenVINO lays two taps of a kernel side by side: for CPUs with AMX, see `paired_taps`.
         overwrite: replace what is at `out`.
         tell: gets a line now and then where inputs are looked at.
 
@@ -129,7 +130,7 @@ def quantize(
     _check_runtime(artifact, runtime)
     check_calibration(method, given=calibration is not None)
     check_estimator(method, estimator)
-    options = options_of(recipe, keep_float, float_precision, operators)
+    options = options_of(recipe, keep_float, float_precision, operators, paired=paired)
     if recipe.rewrites:
         options |= plan_rewrite(artifact, runtime, rewriting or Rewriting())
     elif rewriting is not None:
@@ -182,13 +183,19 @@ def _looked_at(artifact: Artifact, prepared: Prepared | None) -> Options:
     }  # fmt: skip
 
 
-def options_of(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision | None, operators: str | None) -> Options:
+def options_of(
+    recipe: Recipe, keep_float: Sequence[str], float_precision: Precision | None, operators: str | None, *, paired: bool = False
+) -> Options:  # fmt: skip
     """What the recipe is given, as an artifact's last step tells it.
 
     Raises:
         InputError: the recipe has no such option or not that value of it.
     """
-    return recipe.options | _mixed(recipe, keep_float, float_precision) | _operators(recipe, operators)
+    if paired and "paired" not in recipe.options:
+        raise InputError("only int8 for OpenVINO pairs taps", "leave out --pair-taps, or add --method int8 --runtime openvino")
+    return (
+        recipe.options | _mixed(recipe, keep_float, float_precision) | _operators(recipe, operators) | ({"paired": True} if paired else {})
+    )
 
 
 def _mixed(recipe: Recipe, keep_float: Sequence[str], float_precision: Precision | None) -> Options:

@@ -134,7 +134,7 @@ METHODS: Final[dict[str, Method]] = {
         precision="int8", float_precision="fp32", storage="int8", needs_calibration=True,
         recipes={
             "openvino": Recipe(write=_openvino_int8, format="openvino-ir", runtimes=("openvino",), packages=("openvino", "nncf"),
-                               options={"preset": "mixed"}, floats=("fp32", "bf16", "fp16")),
+                               options={"preset": "mixed", "paired": False}, floats=("fp32", "bf16", "fp16")),
             "onnxruntime": Recipe(write=_onnxruntime_int8, format="onnx", runtimes=("onnxruntime",), packages=("onnx", "onnxruntime"),
                                   options={"operators": onnxruntime_int8.CONVOLUTIONS_ONLY}),
             "tensorrt": Recipe(write=_tensorrt_int8, format="onnx", runtimes=("tensorrt",), packages=("onnx", "onnxruntime"),

@@ -18,6 +18,7 @@ from edge_latup.quantize.calibration import Image
 from edge_latup.quantize.estimators import COUNTING, estimated
 from edge_latup.quantize.grids import zero_aligned
 from edge_latup.quantize.histograms import histogram_of
+from edge_latup.quantize.paired_taps import pair_taps
 from edge_latup.quantize.prepared import Prepared
 from edge_latup.quantize.ranges import ChannelRanges
 from edge_latup.quantize.weights import SMALLEST, quantize_per_channel, round_keeping_sums
@@ -56,12 +57,14 @@ def save_ir(model: ov.Model, folder: Path) -> None:
     write_text(re.sub(r">\s+<", "><", path.read_text(encoding="utf-8")), path)
 
 
-def openvino_int8(folder: Path, prepared: Prepared, *, preset: str, keep_float: Sequence[str] = ()) -> None:
+def openvino_int8(
+    folder: Path, prepared: Prepared, *, preset: str, keep_float: Sequence[str] = (), paired: bool = False
+) -> None:  # fmt: skip
     """Post-training quantization on the OpenVINO graph: NNCF places the quantizers, `prepared` has the ranges.
 
     Weights are symmetric per channel. Only what convolutions read is quantized: of squeeze-and-excitation and of norms' inputs,
     8 bits change means over millions of voxels, and save next to no time. `keep_float` names modules, such as "decoder1", whose
-    convolutions compute in float; their weights are stored in 8 bits like the others.
+    convolutions compute in float; their weights are stored in 8 bits like the others. `paired` is for CPUs with AMX: see `pair_taps`.
 
     Raises:
         InputError: no operation of the graph belongs to one of them.
@@ -76,6 +79,8 @@ def openvino_int8(folder: Path, prepared: Prepared, *, preset: str, keep_float: 
     _set_ranges(quantized, plain, prepared)
     _drop_idle(quantized)
     _store_float_weights_small(quantized)
+    if paired:
+        pair_taps(quantized)
     save_ir(quantized, folder)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from edge_latup.records import Record
 from edge_latup.runtimes.base import usable_cores
 
+AMX: Final = "AMX-INT8"
 ISA_FLAGS: Final[dict[str, str]] = {
     "avx2": "AVX2",
     "avx_vnni": "AVX-VNNI",
@@ -18,7 +19,7 @@ ISA_FLAGS: Final[dict[str, str]] = {
     "avx512_vnni": "AVX-512-VNNI",
     "avx512_bf16": "AVX-512-BF16",
     "amx_bf16": "AMX-BF16",
-    "amx_int8": "AMX-INT8",
+    "amx_int8": AMX,
     "asimddp": "NEON-DOTPROD",
 }
 """Linux CPU flags that decide which low-precision kernels exist, and their usual names."""

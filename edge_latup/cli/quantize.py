@@ -10,7 +10,7 @@ import typer
 from edge_latup.cli.options import OutArtifact, Overwrite, parse_runtime
 from edge_latup.cli.output import output
 from edge_latup.cli.quantize_all import quantize_every
-from edge_latup.cli.ranges import Choice, CompareRanges, Operators, Ranges, parse_choice, show_comparison
+from edge_latup.cli.ranges import Choice, CompareRanges, Operators, PairTaps, Ranges, parse_choice, show_comparison
 from edge_latup.cli.rewriting import Measure, Passes, Rewrite, TrustBatchNorm, rewriting_of
 from edge_latup.errors import InputError
 
@@ -50,6 +50,7 @@ def quantize(
     ranges: Ranges = None,
     compare_ranges: CompareRanges = False,
     operators: Operators = None,
+    pair_taps: PairTaps = False,
     overwrite: Overwrite = False,
     every: Annotated[
         bool, typer.Option("--all", help="Every method for every runtime installed here, each in a folder below --out.")
@@ -62,7 +63,7 @@ def quantize(
 
     if every:
         others = {"--method": bool(method), "--keep-float": bool(keep_float), "--float-precision": bool(float_precision)}
-        others |= {"--ranges": bool(ranges), "--compare-ranges": compare_ranges, "--operators": bool(operators)}
+        others |= {"--ranges": bool(ranges), "--compare-ranges": compare_ranges, "--operators": bool(operators), "--pair-taps": pair_taps}
         others |= {"--runtime": runtime != OPENVINO, "--rewrite": bool(rewrite), "--passes": bool(passes)}
         others |= {"--no-measure": not measure, "--trust-batch-norm": trust_batch_norm}
         quantize_every(artifact, out, calibration or [], crops_per_case, others | {"--overwrite": overwrite})
@@ -89,6 +90,8 @@ def quantize(
         "calibration": inputs, "keep_float": keep_float or (), "float_precision": cast("Precision | None", float_precision),
         "overwrite": overwrite,
     }  # fmt: skip
+    if pair_taps and (choice.compared or choice.measured or runtime == ALL):
+        raise InputError("--pair-taps is for one artifact for OpenVINO", "leave it out, or give --runtime openvino without comparisons")
     if choice.compared:
         show_comparison(source, out, parse_runtime(runtime), options | {"operators": operators})
     elif runtime == ALL:
@@ -96,7 +99,7 @@ def quantize(
     elif choice.measured:
         _show(_measured(source, out, choice, options), source, runtime)
     else:
-        options |= choice.options() | {"rewriting": rewriting, "tell": output.note}
+        options |= choice.options() | {"rewriting": rewriting, "tell": output.note, "paired": pair_taps}
         _for_one(source, method, out, runtime, options, fastest=bool(rewrite))
 
 

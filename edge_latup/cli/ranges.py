@@ -1,4 +1,4 @@
-"""Options of `edge-latup quantize` for the ranges of activations and the operators of static INT8."""
+"""Options of `edge-latup quantize` for static INT8: ranges of activations, operators, taps in pairs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ Ranges = Annotated[
 ]
 CompareRanges = Annotated[
     bool, typer.Option("--compare-ranges", help="Make an int8 artifact for each way to find ranges below --out, and compare them.")
+]
+PairTaps = Annotated[
+    bool, typer.Option("--pair-taps", help="Lay taps of 5x5x5 kernels in pairs: int8 for OpenVINO on a CPU with AMX, which it suits alone.")
 ]
 Operators = Annotated[
     str | None,

@@ -13,7 +13,7 @@ from edge_latup.bench.store import load_run
 from edge_latup.bench.sweep_store import load_sweep
 from edge_latup.cases.cohort import write_cohort
 from edge_latup.cases.layout import CaseFiles
-from edge_latup.targets.host import cpu_flags
+from edge_latup.targets.host import AMX, cpu_flags, describe_host
 from edge_latup.targets.isa import LEVELS
 
 STAGES = [
@@ -44,6 +44,9 @@ def test_every_stage_from_one_command(
         (manifest,) = tmp_path.glob(f"*/artifacts/{name}/manifest.json")
         made_by = json.loads(manifest.read_text(encoding="utf-8"))["recipe"][-1]["parameters"]
         assert (made_by["keep_float"], made_by["ranges"]) == (["encoder1.embedding", "output"], "mse"), "as `edge-latup demo` makes it"
+    if AMX in describe_host().isa:
+        assert {"int8-bf16", module.UNPAIRED} <= set(load_run(next(tmp_path.glob("*/records"))).rows)
+        assert "int8-bf16" in told["accepted"]
     _check_sweep(next(tmp_path.glob("*/sweep")))
     page = Path(told["report"]).read_text(encoding="utf-8")
     assert 'id="sweep"' in page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,9 +41,11 @@ UNPAIRED: Final = "int8-bf16-unpaired"
 TIMED_ONLY: Final = ("rewrite", UNPAIRED)
 """They compute what fp32 and int8-bf16 do, so that their Dice is not measured once more."""
 EMULATED: Final = ("fp32", "int8", "int8-rewritten")
-"""What is measured on emulated instruction sets too. None of them has BF16: OpenVINO refuses it or takes four times as long as for FP32."""
+"""What is measured on emulated instruction sets too, unless the gate refused it here. None of them has BF16: OpenVINO refuses it or takes
+four times as long as for FP32."""
 ROUNDS: Final = 4
 """In which the bench times what is for OpenVINO in turns."""
+EMULATED_ROUNDS: Final = 3
 MIN_RUNS: Final = 3
 WARM_UP_RUNS: Final = 1
 Progress = Callable[[str], None]
@@ -114,7 +116,8 @@ def run_full(
     with watch.stage("gate"):
         decisions = tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
     with watch.stage("sweep"):
-        sweep = _sweep(made, run, folder / "sweep", command, progress, isas)
+        refused = {decision.candidate for decision in decisions if not decision.accepted}
+        sweep = _sweep(made, run, folder / "sweep", command, progress, isas, refused)
     with watch.stage("report"):
         report = render_report(run.folder, folder / "report.html", sweep)
     return Full(run=run, sweep=sweep, report=report, audit=audit, decisions=decisions, seconds=watch.seconds)
@@ -171,14 +174,15 @@ def _audit(run: LoadedRun) -> Iterator[str]:
 
 
 def _sweep(
-    made: dict[str, Artifact], run: LoadedRun, out: Path, command: str, progress: Progress, isas: Sequence[IsaName]
+    made: dict[str, Artifact], run: LoadedRun, out: Path, command: str, progress: Progress, isas: Sequence[IsaName],
+    refused: Collection[str],
 ) -> LoadedSweep:  # fmt: skip
-    """Everything natively, then a choice of it on each emulated instruction set: two plans, one sweep."""
+    """Everything natively, then a choice of what was not refused on each emulated instruction set: two plans, one sweep."""
 
-    def plan(entries: tuple[Entry, ...], levels: tuple[IsaName, ...]) -> SweepPlan:
+    def plan(entries: tuple[Entry, ...], levels: tuple[IsaName, ...], turns: int | None = None) -> SweepPlan:
         return SweepPlan(
             entries=entries, threads=(max(2, usable_cores()),), isas=levels, min_runs=MIN_RUNS, warm_up_runs=WARM_UP_RUNS, drift=run,
-            timed=run, command=command, notes=notes_on(made["fp32"]),
+            turns=turns, timed=run, command=command, notes=notes_on(made["fp32"]),
         )  # fmt: skip
 
     openvino = _on(made, "openvino")
@@ -186,4 +190,7 @@ def _sweep(
     emulated = tuple(isa for isa in isas if isa != NATIVE)
     if not emulated:
         return sweep
-    return run_sweep(plan(tuple(entry for entry in openvino if entry.name in EMULATED), emulated), out, progress)
+    chosen = tuple(entry for entry in openvino if entry.name in EMULATED and entry.name not in refused)
+    for name in (name for name in EMULATED if name in refused):
+        progress(f"{name} is not measured on emulated instruction sets: the gate refused it")
+    return run_sweep(plan(chosen, emulated, EMULATED_ROUNDS), out, progress)

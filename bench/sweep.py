@@ -6,7 +6,7 @@ A row that is measured stays when the sweep is started again; one that was refus
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import product
@@ -19,6 +19,7 @@ from edge_latup.bench.run import PACKAGES, Entry, write_batches
 from edge_latup.bench.store import LoadedRun, RunStore, file_name
 from edge_latup.bench.sweep_records import CellKey, SweepRecord, SweepRow
 from edge_latup.bench.sweep_store import LoadedSweep, SweepStore, load_sweep
+from edge_latup.bench.turns import run_in_turns
 from edge_latup.bench.worker import Job
 from edge_latup.errors import EdgeLatupError, InputError, MissingDependencyError
 from edge_latup.records import read_record
@@ -39,6 +40,8 @@ class SweepPlan:
     min_runs: int = 20
     min_seconds: float = 10.0
     warm_up_runs: int = 2
+    turns: int | None = None
+    """Rounds in which the cells of one instruction set and number of threads are run once each; None times one after the other."""
     drift: LoadedRun | None = None
     timed: LoadedRun | None = None
     """A run of minutes ago on this machine, whose rows are taken for the native cells that they are of."""
@@ -105,17 +108,22 @@ def run_sweep(plan: SweepPlan, out: Path, progress: Callable[[str], None]) -> Lo
     _copy_drift(plan, store)
     with tempfile.TemporaryDirectory(prefix="edge-latup-") as scratch:
         batches = dict(zip([entry.name for entry in plan.entries], write_batches(plan.entries, Path(scratch)), strict=True))
+        together: dict[CellKey, SweepRow] = {}
         for number, cell in enumerate(cells, 1):
-            kept = store.read_row(cell.key)
+            kept, said = store.read_row(cell.key), f"{number}/{len(cells)} {_named(cell.key)}"
             if kept is not None and kept.timing is not None:
-                progress(f"{number}/{len(cells)} {_named(cell.key)}: measured before")
+                progress(f"{said}: measured before")
                 continue
             if (row := _taken(cell, plan)) is not None:
-                progress(f"{number}/{len(cells)} {_named(cell.key)}: timed in the bench")
-                store.write(row, store.row_path(cell.key))
-                continue
-            progress(f"{number}/{len(cells)} {_named(cell.key)}")
-            row = _measure(cell, plan, batches[cell.key.artifact], Path(scratch) / "row.json")
+                progress(f"{said}: timed in the bench")
+            elif (row := together.get(cell.key)) is not None:
+                progress(f"{said}: timed in turns")
+            else:
+                progress(said)
+                if plan.turns is not None:
+                    waiting = [one for one in cells[number - 1 :] if _beside(one.key, cell.key) and _waits(one, plan, store)]
+                    together |= _measure_in_turns(waiting, plan, plan.turns, batches, Path(scratch), progress)
+                row = together.get(cell.key) or _measure(cell, plan, batches[cell.key.artifact], Path(scratch) / "row.json")
             store.write(row, store.row_path(cell.key))
             if row.reason:
                 progress(f"{row.status}: {row.reason}")
@@ -205,24 +213,69 @@ def _taken(cell: _Cell, plan: SweepPlan) -> SweepRow | None:
     return SweepRow(cell=key, artifact_sha256=sha256, status="measured", timing=timing)
 
 
+def _beside(one: CellKey, other: CellKey) -> bool:
+    """Whether two cells may take turns: of one runtime, instruction set and number of threads."""
+    return (one.runtime, one.isa, one.threads) == (other.runtime, other.isa, other.threads)
+
+
+def _waits(cell: _Cell, plan: SweepPlan, store: SweepStore) -> bool:
+    """Whether a cell is neither measured nor to be taken from a run."""
+    kept = store.read_row(cell.key)
+    return (kept is None or kept.timing is None) and _taken(cell, plan) is None
+
+
+def _measure_in_turns(
+    cells: Sequence[_Cell], plan: SweepPlan, rounds: int, batches: Mapping[str, Path], folder: Path, progress: Callable[[str], None]
+) -> dict[CellKey, SweepRow]:  # fmt: skip
+    """Rows of cells that stand beside each other; none where one of them failed, since alone each tells what is wrong with it."""
+    told: dict[str, list[str]] = {cell.key.artifact: [] for cell in cells}
+    jobs = [
+        (cell.key.artifact, _job(cell, plan, batches[cell.key.artifact], in_turns=True), folder / f"turn-{number}.json")
+        for number, cell in enumerate(cells)
+    ]
+    if len(cells) < 2 or refusal(cells[0].key.isa, cells[0].key.runtime, cpu_flags()):
+        return {}
+    try:
+        run_in_turns(jobs, rounds, lambda name, line: told[name].append(line) if name else progress(line), _environment(cells[0].key))
+    except EdgeLatupError as error:
+        progress(f"not in turns: {error.message}")
+        return {}
+    return {cell.key: _checked(cell, read_record(TimingRow, path), told[name]) for cell, (name, _, path) in zip(cells, jobs, strict=True)}
+
+
+def _job(cell: _Cell, plan: SweepPlan, batch: Path, *, in_turns: bool = False) -> Job:
+    return Job(
+        task="time", artifact=str(cell.entry.artifact.folder), runtime=cell.key.runtime, threads=cell.key.threads,
+        warm_up_runs=plan.warm_up_runs, min_runs=plan.min_runs, min_seconds=plan.min_seconds, in_turns=in_turns, batch=str(batch),
+    )  # fmt: skip
+
+
+def _environment(key: CellKey) -> Mapping[str, str] | None:
+    return environment(key.isa) if key.runtime in EMULATING else None
+
+
 def _measure(cell: _Cell, plan: SweepPlan, batch: Path, scratch: Path) -> SweepRow:
     """The cell's row; whatever stops it is written down, and the sweep goes on."""
     key, sha256 = cell.key, cell.entry.artifact.digest
     if reason := refusal(key.isa, key.runtime, cpu_flags()):
         return SweepRow(cell=key, artifact_sha256=sha256, status="refused", reason=reason)
     told: list[str] = []
-    job = Job(
-        task="time", artifact=str(cell.entry.artifact.folder), runtime=key.runtime, threads=key.threads, warm_up_runs=plan.warm_up_runs,
-        min_runs=plan.min_runs, min_seconds=plan.min_seconds, batch=str(batch),
-    )  # fmt: skip
-    listens = key.runtime in EMULATING
     try:
-        run_worker(job, scratch, told.append, environment(key.isa) if listens else None)
-        timing, dispatch = read_record(TimingRow, scratch), read_dispatch(told)
-        check_dispatch(key.isa, dispatch, timing.implementations)
+        run_worker(_job(cell, plan, batch), scratch, told.append, _environment(key))
+        return _checked(cell, read_record(TimingRow, scratch), told)
     except (InputError, MissingDependencyError) as error:
         return SweepRow(cell=key, artifact_sha256=sha256, status="refused", reason=error.message)
     except EdgeLatupError as error:
         return SweepRow(cell=key, artifact_sha256=sha256, status="failed", reason=error.message)
+
+
+def _checked(cell: _Cell, timing: TimingRow, told: Sequence[str]) -> SweepRow:
+    """A measured row, or a refused one where kernels above the instruction set ran."""
+    key, sha256, dispatch = cell.key, cell.entry.artifact.digest, read_dispatch(told)
+    try:
+        check_dispatch(key.isa, dispatch, timing.implementations)
+    except MissingDependencyError as error:
+        return SweepRow(cell=key, artifact_sha256=sha256, status="refused", reason=error.message)
     timing = timing.model_copy(update={"isa": key.isa, "emulated": key.isa != NATIVE})
+    listens = key.runtime in EMULATING
     return SweepRow(cell=key, artifact_sha256=sha256, status="measured", timing=timing, dispatch=dispatch if listens else None)

@@ -149,6 +149,10 @@ class PostProcess(Record):
 
     min_component_voxels: int = Field(0, ge=0)
     """Connected components of one class with fewer voxels become background."""
+    min_tumour_voxels: int = Field(0, ge=0)
+    """Connected components of tumour, of all classes together, with fewer voxels become background."""
+    min_enhancing_voxels: int = Field(0, ge=0)
+    """Enhancing tumour with fewer voxels in all becomes necrotic core."""
     connectivity: Literal[6, 18, 26] = 26
     """Which voxels touch: those that share a face, an edge too, or a corner too."""
     threshold: float | None = Field(None, gt=0, lt=1)

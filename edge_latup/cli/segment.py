@@ -31,6 +31,8 @@ Overlap = Annotated[float | None, typer.Option(help="Share of a sliding window t
 BlendingOption = Annotated[str | None, typer.Option("--blending", help="constant or gaussian weights of a sliding window's voxels.")]
 Tta = Annotated[str | None, typer.Option(help="Views that vote, such as identity,mirror,rotate; identity alone for none.")]
 MinComponent = Annotated[int | None, typer.Option(help="Components of one class with fewer voxels become background; 0 keeps all.")]
+MinTumour = Annotated[int | None, typer.Option(help="Tumours, of all classes together, with fewer voxels become background.")]
+MinEnhancing = Annotated[int | None, typer.Option(help="Enhancing tumour with fewer voxels in all becomes necrotic core.")]
 Threshold = Annotated[float | None, typer.Option(help="Tumour below this probability becomes background.")]
 MemoryBudget = Annotated[str | None, typer.Option(help="Most memory the process may take, such as 2GiB: windows shrink until it is kept.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps compiled models (OpenVINO) or engines (TensorRT) from run to run.")]
@@ -57,6 +59,8 @@ def segment(
     blending: BlendingOption = None,
     tta: Tta = None,
     min_component: MinComponent = None,
+    min_tumour: MinTumour = None,
+    min_enhancing: MinEnhancing = None,
     threshold: Threshold = None,
     memory_budget: MemoryBudget = None,
     runtime: Annotated[str | None, typer.Option(help="The artifact's first unless given.")] = None,
@@ -76,7 +80,7 @@ def segment(
     asked = Overrides(
         policy=policy, window=parse_size(window, "--window") if window else None, overlap=overlap, threshold=threshold,
         blending=parse_name(blending, get_args(Blending), "--blending") if blending else None,
-        views=parse_views(tta) if tta else None, min_component=min_component,
+        views=parse_views(tta) if tta else None, min_component=min_component, min_tumour=min_tumour, min_enhancing=min_enhancing,
     )  # fmt: skip
     opened = open_artifact(artifact.absolute() if scheduler else artifact)
     job = Job(

@@ -15,7 +15,7 @@ from edge_latup.cases.read import Case
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.runtimes.base import Batch
 from edge_latup.segmentation.blend import Slab, SlabBlender
-from edge_latup.segmentation.postprocess import remove_small_components
+from edge_latup.segmentation.postprocess import post_process
 from edge_latup.segmentation.prepare import (
     CropBox,
     Image,
@@ -157,7 +157,7 @@ def segment(session: Predictor, spec: ModelSpec, case: Case) -> Segmentation:
 def finish(values: NDArray[np.uint8], case: Case, spec: ModelSpec, clock: Clock) -> NDArray[np.uint8]:
     """Bring labels in the spec's orientation back onto the case's grid, and post-process them there."""
     with clock.stage("post-process"):
-        kept = remove_small_components(off_network_grid(values, case, spec), spec.post_process)
+        kept = post_process(off_network_grid(values, case, spec), spec.post_process)
         return np.ascontiguousarray(case.grid.restore(kept, spec.orientation))
 
 

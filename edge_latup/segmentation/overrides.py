@@ -27,6 +27,8 @@ class Overrides:
     blending: Blending | None = None
     views: tuple[View, ...] | None = None
     min_component: int | None = None
+    min_tumour: int | None = None
+    min_enhancing: int | None = None
     threshold: float | None = None
 
 
@@ -99,9 +101,11 @@ def _refuse_foreign(kind: type[CentreCrop] | type[BrainCrop] | type[SlidingWindo
 
 
 def _post_process(declared: PostProcess, asked: Overrides) -> PostProcess:
-    if asked.min_component is not None and asked.min_component < 0:
-        raise InputError(f"--min-component {asked.min_component} is not a number of voxels", "write 0 to keep every component")
+    least = {"component": asked.min_component, "tumour": asked.min_tumour, "enhancing": asked.min_enhancing}
+    for name, voxels in least.items():
+        if voxels is not None and voxels < 0:
+            raise InputError(f"--min-{name} {voxels} is not a number of voxels", "write 0 to keep all")
     if asked.threshold is not None and not (math.isfinite(asked.threshold) and 0 < asked.threshold < 1):
         raise InputError(f"--threshold {asked.threshold:g} is not a probability", "write a number between 0 and 1, such as --threshold 0.5")
-    changes = {"min_component_voxels": asked.min_component, "threshold": asked.threshold}
+    changes = {f"min_{name}_voxels": voxels for name, voxels in least.items()} | {"threshold": asked.threshold}
     return declared.model_copy(update={key: value for key, value in changes.items() if value is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,6 +283,56 @@ def test_what_a_run_timed_is_not_timed_again(entries: tuple[Entry, ...], worker:
     assert sum(call[2] != "" for call in worker.calls) == 4
     again = run_sweep(plan_of(entries, isas=("native",), threads=(2,), timed=run), tmp_path / "sweep", silent)
     assert again.timings("native") == made.timings("native")
+
+
+class FakeTurns:
+    """Stands for `run_in_turns`: one row a job by `worker`, or `fault`."""
+
+    def __init__(self, worker: FakeWorker) -> None:
+        self.worker = worker
+        self.groups: list[tuple[list[str], int, str]] = []
+        self.fault: EdgeLatupError | None = None
+
+    def __call__(
+        self, jobs: Sequence[tuple[str, Job, Path]], rounds: int, tell: Callable[[str, str], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.groups.append(([name for name, _, _ in jobs], rounds, (environment or {}).get(LIMITS[0], "")))
+        assert all(job.in_turns for _, job, _ in jobs)
+        if self.fault is not None:
+            raise self.fault
+        for name, job, path in jobs:
+            self.worker(job, path, lambda line, name=name: tell(name, line), environment)  # type: ignore[misc]
+
+
+def test_cells_beside_each_other_take_turns(
+    entries: tuple[Entry, ...], worker: FakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = FakeTurns(worker)
+    monkeypatch.setattr(module, "run_in_turns", turns)
+    names = [entry.name for entry in entries]
+    made = run_sweep(plan_of(entries, isas=("native", "avx2"), threads=(1, 2), turns=3), tmp_path / "sweep", silent)
+    assert turns.groups == [(names, 3, level) for level in ("", "", "AVX2", "AVX2")]
+    assert len(made.rows) == len(worker.calls) == 8
+    assert all(row.timing is not None and row.dispatch is not None for row in made.rows.values())
+    assert {row.emulated for row in made.timings("avx2")} == {True}
+    assert not run_sweep(plan_of(entries, turns=3), tmp_path / "sweep", silent).unfinished
+    assert len(turns.groups) == 4, "measured before"
+
+
+def test_where_turns_fail_each_tells_what_is_wrong_with_it(
+    entries: tuple[Entry, ...], worker: FakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, lines = FakeTurns(worker), []
+    turns.fault = EdgeLatupError("one of them crashed", "")
+    monkeypatch.setattr(module, "run_in_turns", turns)
+    made = run_sweep(plan_of(entries, turns=3), tmp_path / "sweep", lines.append)
+    assert [row.status for row in made.rows.values()] == ["measured", "measured"]
+    assert any("not in turns: one of them crashed" in line for line in lines)
+    worker.kernels = {"jit_avx512_f32": 9}
+    turns.fault = None
+    above = run_sweep(plan_of(entries, isas=("avx2",), turns=3), tmp_path / "above", silent)
+    assert [row.status for row in above.rows.values()] == ["refused", "refused"]
 
 
 # What OpenVINO does: processes are started.

@@ -148,6 +148,7 @@ WRONG = {
     "a view twice": ({"--tta": "mirror,mirror"}, "--tta 'mirror,mirror' names a view twice"),
     "a turn that does not fit": ({"--tta": "rotate", "--window": "8x16x16"}, "but that of 8x16x16 is not square"),
     "fewer than no voxels": ({"--min-component": "-1"}, "--min-component -1 is not a number of voxels"),
+    "a tumour of less than nothing": ({"--min-tumour": "-5"}, "--min-tumour -5 is not a number of voxels"),
     "no probability": ({"--threshold": "1.5"}, "--threshold 1.5 is not a probability"),
     "no amount of memory": ({"--memory-budget": "plenty"}, "'plenty' is not an amount of memory"),
     "a cluster for one case": ({"--scheduler": "tcp://127.0.0.1:8786"}, "--scheduler is for a cohort, but --out is one file"),
@@ -180,7 +181,7 @@ def test_options_override_the_artifacts_spec_and_are_recorded(cli: Command, tiny
     case = write_case(tmp_path / "case", UNLABELLED)
     options = {
         "--policy": "sliding-window", "--window": "16x16x8", "--overlap": 0.5, "--blending": "gaussian", "--tta": "identity,mirror,rotate",
-        "--min-component": 4, "--threshold": 0.6, "--memory-budget": "64GiB",
+        "--min-component": 4, "--min-tumour": 6, "--min-enhancing": 7, "--threshold": 0.6, "--memory-budget": "64GiB",
     }  # fmt: skip
     arguments = (part for option in options.items() for part in option)
     done = cli("--json", "segment", tiny_fp32.folder, case, "--out", tmp_path / "out.nii.gz", *arguments)
@@ -190,7 +191,7 @@ def test_options_override_the_artifacts_spec_and_are_recorded(cli: Command, tiny
         update={
             "spatial": SlidingWindow(size=(16, 16, 8), overlap=0.5, blending="gaussian"),
             "views": ("identity", "mirror", "rotate"),
-            "post_process": PostProcess(min_component_voxels=4, threshold=0.6),
+            "post_process": PostProcess(min_component_voxels=4, min_tumour_voxels=6, min_enhancing_voxels=7, threshold=0.6),
         }
     )
     assert (done.data["windows"], done.data["windows_run"]) == (8, 8)

@@ -23,7 +23,7 @@ from edge_latup.bench.worker import READY, Job
 from edge_latup.errors import EdgeLatupError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ROUNDS = 5
 
@@ -79,7 +79,8 @@ def test_the_order_is_turned_round_in_every_second_round(monkeypatch: pytest.Mon
             asked.append(f"no more of {self.job.artifact}")
 
     @contextmanager
-    def started(job: Job, out: Path) -> Iterator[Worker]:
+    def started(job: Job, out: Path, environment: Mapping[str, str] | None = None) -> Iterator[Worker]:
+        assert environment is None
         yield Willing(job=job, process=subprocess.Popen(["true"], encoding="utf-8"), errors=out)
 
     monkeypatch.setattr(turns, "started_worker", started)
@@ -96,8 +97,8 @@ def test_a_worker_that_dies_ends_the_others_and_the_run(
     real, ask = isolate.started_worker, Worker.ask
 
     @contextmanager
-    def started(job: Job, out: Path) -> Iterator[Worker]:
-        with real(job, out) as worker:
+    def started(job: Job, out: Path, environment: Mapping[str, str] | None = None) -> Iterator[Worker]:
+        with real(job, out, environment) as worker:
             running.append(worker)
             yield worker
 

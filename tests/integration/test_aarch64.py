@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from aarch64.arm import ENVIRONMENT, FOLDER, SCRIPT, Arm, here
+from demo_network import write_keeping_all
 
 from edge_latup.artifact import open_artifact
-from edge_latup.bench.demo import demo_checkpoint
 from edge_latup.cases.layout import find_cases
 from edge_latup.cases.read import read_case
 from edge_latup.metrics.overlap import dice_by_region
@@ -54,9 +54,10 @@ def work(arm: Arm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the cases and artifacts that `ROWS` names, copied into the root too."""
     folder = tmp_path_factory.mktemp("work")
     here("phantom", "--out", folder / "calibration", "--cases", 2, "--seed", 6, "--shape", "64x64x56")
+    checkpoint = write_keeping_all(folder / "checkpoint")
     for side, shape in PHANTOMS.items():
         here("phantom", "--out", folder / f"cases-{side}", "--cases", 1, "--seed", 7, "--shape", shape)
-        here("export", demo_checkpoint(), "--size", side, "--out", folder / f"fp32-{side}")
+        here("export", checkpoint, "--size", side, "--out", folder / f"fp32-{side}")
         for name in {name for name, _, size in ROWS if size == side} & set(METHODS):
             calibration = ["--calibration", folder / "calibration"] if "int8" in name else []
             here("quantize", folder / f"fp32-{side}", *METHODS[name], *calibration, "--out", folder / f"{name}-{side}")

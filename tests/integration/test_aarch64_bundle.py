@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from aarch64.arm import Arm, here
 from bundles import CREATED, installed_whole, signing_key, write_key
+from demo_network import write_keeping_all
 
-from edge_latup.bench.demo import demo_checkpoint
 from edge_latup.bundle import golden
 from edge_latup.bundle.build import Plan, build_bundle
 from edge_latup.bundle.golden import TOLERANCES
@@ -42,7 +42,7 @@ def artifacts(arm: Arm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("artifacts")
     tuple(write_cohort(folder / "calibration", cases=2, seed=6, shape=(64, 64, 56)))
     method = ("--method", "int8", "--runtime", "onnxruntime", "--calibration", folder / "calibration")
-    here("export", demo_checkpoint(), "--size", SIDE, "--out", folder / "fp32")
+    here("export", write_keeping_all(folder / "checkpoint"), "--size", SIDE, "--out", folder / "fp32")
     here("quantize", folder / "fp32", *method, "--out", folder / "int8")
     return folder
 

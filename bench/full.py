@@ -39,7 +39,7 @@ METHODS: Final = ("rewrite", "bf16", "int8", "int8-onnxruntime")
 UNPAIRED: Final = "int8-bf16-unpaired"
 """What int8-bf16 would be without taps in pairs."""
 TIMED_ONLY: Final = ("rewrite", UNPAIRED)
-"""They compute what fp32 and int8-bf16 do, so that their Dice is not measured once more."""
+"""They compute what fp32 and int8-bf16 do, up to rounding, so that their Dice is not measured once more."""
 EMULATED: Final = ("fp32", "int8", "int8-rewritten")
 """What is measured on emulated instruction sets too, where the gate accepted it here. None of them has BF16: OpenVINO refuses it or takes
 four times as long as for FP32."""
@@ -116,8 +116,8 @@ def run_full(
     with watch.stage("gate"):
         decisions = tuple(judge(record, GateRule(), run.rows[name]) for name, record in run.drift.items())
     with watch.stage("sweep"):
-        refused = run.rows.keys() - {decision.candidate for decision in decisions if decision.accepted} - {"fp32"}
-        sweep = _sweep(made, run, folder / "sweep", command, progress, isas, refused)
+        accepted = {decision.candidate for decision in decisions if decision.accepted}
+        sweep = _sweep(made, run, folder / "sweep", command, progress, isas, accepted)
     with watch.stage("report"):
         report = render_report(run.folder, folder / "report.html", sweep)
     return Full(run=run, sweep=sweep, report=report, audit=audit, decisions=decisions, seconds=watch.seconds)
@@ -181,9 +181,9 @@ def _audit(run: LoadedRun) -> Iterator[str]:
 
 def _sweep(
     made: dict[str, Artifact], run: LoadedRun, out: Path, command: str, progress: Progress, isas: Sequence[IsaName],
-    refused: Collection[str],
+    accepted: Collection[str],
 ) -> LoadedSweep:  # fmt: skip
-    """Everything natively, then a choice of what was not refused on each emulated instruction set: two plans, one sweep."""
+    """Everything natively, then FP32 and what was accepted of `EMULATED` on each emulated instruction set: two plans, one sweep."""
 
     def plan(entries: tuple[Entry, ...], levels: tuple[IsaName, ...], turns: int | None = None) -> SweepPlan:
         return SweepPlan(
@@ -196,7 +196,8 @@ def _sweep(
     emulated = tuple(isa for isa in isas if isa != NATIVE)
     if not emulated:
         return sweep
-    chosen = tuple(entry for entry in openvino if entry.name in EMULATED and entry.name not in refused)
-    for name in (name for name in EMULATED if name in refused):
-        progress(f"{name} is not measured on emulated instruction sets: it was not accepted")
+    chosen = tuple(entry for entry in openvino if entry.name in EMULATED and entry.name in {"fp32", *accepted})
+    for entry in openvino:
+        if entry.name in EMULATED and entry not in chosen:
+            progress(f"{entry.name} is not measured on emulated instruction sets: it was not accepted")
     return run_sweep(plan(chosen, emulated, EMULATED_ROUNDS), out, progress)

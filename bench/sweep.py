@@ -114,16 +114,14 @@ def run_sweep(plan: SweepPlan, out: Path, progress: Callable[[str], None]) -> Lo
             if kept is not None and kept.timing is not None:
                 progress(f"{said}: measured before")
                 continue
-            if (row := _taken(cell, plan)) is not None:
-                progress(f"{said}: timed in the bench")
-            elif (row := together.get(cell.key)) is not None:
-                progress(f"{said}: timed in turns")
-            else:
-                progress(said)
-                if plan.turns is not None:
+            row, how = _taken(cell, plan), "timed in the bench"
+            if row is None and plan.turns is not None:
+                if cell.key not in together:
                     waiting = [one for one in cells[number - 1 :] if _beside(one.key, cell.key) and _waits(one, plan, store)]
                     together |= _measure_in_turns(waiting, plan, plan.turns, batches, Path(scratch), progress)
-                row = together.get(cell.key) or _measure(cell, plan, batches[cell.key.artifact], Path(scratch) / "row.json")
+                row, how = together.get(cell.key), "timed in turns"
+            progress(said if row is None else f"{said}: {how}")
+            row = row or _measure(cell, plan, batches[cell.key.artifact], Path(scratch) / "row.json")
             store.write(row, store.row_path(cell.key))
             if row.reason:
                 progress(f"{row.status}: {row.reason}")

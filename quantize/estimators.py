@@ -82,7 +82,7 @@ def least_squares_range(histogram: Histogram, low: float, high: float) -> tuple[
 
     Each end is tried at 30 % to 100 % of its distance from zero, in steps of 5 %; of equals the narrowest. Exact zeros cost nothing.
     """
-    values, counts = histogram.middles()
+    values, counts = histogram.points(1)
     lows, highs = SHARES * low if low < 0 else [low], SHARES * high if high > 0 else [high]
     return min(((float(one), float(other)) for one in lows for other in highs), key=lambda ends: _squared_error(values, counts, *ends))
 

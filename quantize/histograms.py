@@ -16,7 +16,7 @@ from edge_latup.quantize.segments import BUDGET, for_each_tensor
 BINS: Final = 8192
 """Over both signs; a power of two, so that zero is an edge. 8 bits over the full range have 32 bins a step."""
 PARTS: Final = 8
-"""Values of a bin are taken to lie evenly in it: at the middles of so many parts."""
+"""Of a bin, at whose middles its values are taken to lie."""
 SMALLEST: Final = 1e-30
 """Bound for a tensor that is zero everywhere."""
 
@@ -53,21 +53,14 @@ class Histogram:
         """Of both together; they have the same bound."""
         return Histogram(counts=self.counts + other.counts, zeros=self.zeros + other.zeros, bound=self.bound)
 
-    def middles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Values and how often each occurs, without exact zeros: every value is taken to lie in the middle of its bin."""
+    def points(self, parts: int = PARTS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values and how often each occurs, without exact zeros: a bin's lie evenly in it, at the middles of its `parts`."""
         counts = self.counts.astype(np.float64)
         counts[len(counts) // 2] -= self.zeros
         held = np.flatnonzero(counts)
-        return np.asarray((held + 0.5) * self.width - self.bound, np.float64), counts[held]
-
-    def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Values and how often each occurs, without exact zeros: a bin's values spread evenly over it, as nothing finer is known."""
-        counts = self.counts.astype(np.float64)
-        counts[len(counts) // 2] -= self.zeros
-        held = np.flatnonzero(counts)
-        offsets = (np.arange(PARTS) + 0.5) / PARTS
+        offsets = (np.arange(parts) + 0.5) / parts
         values = (held[:, None] + offsets) * self.width - self.bound
-        return values.ravel(), np.repeat(counts[held] / PARTS, PARTS)
+        return values.ravel(), np.repeat(counts[held] / parts, parts)
 
 
 def count_values(values: NDArray[np.float32], bound: float) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 A row of an AMX tile holds 64 bytes: 32 channels in BF16, 64 in INT8. Over 32 channels INT8 leaves half of it empty and is no faster
 than BF16. Beside each voxel's channels those of its neighbour are laid, and the kernel takes two taps in one step: 3 steps of
-64 channels where there were 5 of 32. Integers are summed exactly, so the result is the same; an odd kernel's last tap is a zero.
+64 channels where there were 5 of 32; an odd kernel's last tap is a zero. Sums of integers are exact, but the tensor is quantized by
+another kernel, after rounding to BF16 where that is the float precision: a value between two levels may get the other one.
 """
 
 from __future__ import annotations

@@ -50,17 +50,6 @@ class Look:
     samples: Samples
 
 
-def channel_ranges(
-    onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]], *, whole: bool = False, runtime: Looker = "onnxruntime"
-) -> ChannelRanges:  # fmt: skip
-    """The ranges that `look` finds.
-
-    Raises:
-        InputError: see `look`.
-    """
-    return look(onnx_path, tensors, inputs, whole=whole, runtime=runtime).ranges
-
-
 def look(
     onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]], *, whole: bool = False, runtime: Looker = "onnxruntime"
 ) -> Look:  # fmt: skip
@@ -129,17 +118,6 @@ def _slice(graph: onnx.GraphProto, name: str, shape: Sequence[int]) -> onnx.Node
     numbers = {"starts": axes * 0, "ends": np.array(shape)[axes], "axes": axes, "steps": axes * 0 + max(1, step)}
     graph.initializer.extend(stored(f"{name}.sample.{key}", value.astype(np.int64)) for key, value in numbers.items())
     return helper.make_node("Slice", [name, *(f"{name}.sample.{key}" for key in numbers)], [f"{name}.sample"])
-
-
-def minmax_ranges(
-    onnx_path: Path, tensors: Sequence[str], inputs: Iterable[NDArray[np.float32]], *, runtime: Looker = "onnxruntime"
-) -> Ranges:  # fmt: skip
-    """Smallest and largest value of each tensor over all inputs; see `channel_ranges`.
-
-    Raises:
-        InputError: see `channel_ranges`.
-    """
-    return widest(channel_ranges(onnx_path, tensors, inputs, runtime=runtime))
 
 
 def widest(ranges: Mapping[str, NDArray[np.float64]]) -> Ranges:

@@ -27,7 +27,11 @@ CompareRanges = Annotated[
     bool, typer.Option("--compare-ranges", help="Make an int8 artifact for each way to find ranges below --out, and compare them.")
 ]
 PairTaps = Annotated[
-    bool, typer.Option("--pair-taps", help="Lay taps of 5x5x5 kernels in pairs: int8 for OpenVINO on a CPU with AMX, which it suits alone.")
+    bool,
+    typer.Option(
+        "--pair-taps",
+        help="Lay taps of 5x5x5 kernels over 32 channels or fewer in pairs, where there are any: int8 for OpenVINO on a CPU with AMX.",
+    ),
 ]
 Operators = Annotated[
     str | None,

@@ -48,7 +48,7 @@ def counted(values: Values) -> Histogram:
 
 
 def ends_of(*inputs: Values) -> NDArray[np.float64]:
-    """What `channel_ranges` finds for a tensor of one channel."""
+    """The ranges that `look` finds of a tensor of one channel."""
     return np.array([[[values.min()], [values.max()]] for values in inputs], np.float64)
 
 

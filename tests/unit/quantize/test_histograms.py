@@ -19,7 +19,7 @@ from edge_latup.artifact import Artifact
 from edge_latup.errors import InputError
 from edge_latup.quantize.histograms import BINS, count_values, find_histograms, histogram_of
 from edge_latup.quantize.prepared import activations
-from edge_latup.quantize.ranges import channel_ranges, widest
+from edge_latup.quantize.ranges import look, widest
 from edge_latup.quantize.segments import for_each_tensor, plan_groups, plan_segments
 
 TENSORS = ("both", "image", "skip", "pooled", "up.y", "normed", "last.y")
@@ -89,7 +89,7 @@ def test_an_exported_network_is_cut_too(tiny_fp32: Artifact) -> None:
     """It computes shapes from constants and its input, which a segment needs beside its tensors."""
     rng = np.random.default_rng(0)
     images = [rng.random((1, 3, 16, 16, 16), dtype=np.float32) for _ in range(2)]
-    ends = widest(channel_ranges(tiny_fp32.model_path, activations(onnx.load(tiny_fp32.model_path).graph), images))
+    ends = widest(look(tiny_fp32.model_path, activations(onnx.load(tiny_fp32.model_path).graph), images).ranges)
     found = find_histograms(tiny_fp32.model_path, {name: max(map(abs, range_)) for name, range_ in ends.items()}, images, budget=1)
     for name, (low, high) in ends.items():
         held = np.flatnonzero(found[name].counts)

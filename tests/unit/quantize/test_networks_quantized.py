@@ -22,7 +22,7 @@ from edge_latup.quantize.calibration import Calibration
 from edge_latup.quantize.equalise import equalise, tensors_to_watch
 from edge_latup.quantize.methods import METHODS, quantize
 from edge_latup.quantize.prepared import prepare
-from edge_latup.quantize.ranges import Look, channel_ranges, look
+from edge_latup.quantize.ranges import Look, look
 from edge_latup.quantize.static_int8 import openvino_int8
 from edge_latup.runtimes import open_session
 from edge_latup.segmentation import parity
@@ -121,7 +121,7 @@ def test_equalising_changes_no_network(exported: Callable[[str], Artifact], name
 
     path, inputs = exported(name).model_path, inputs_of(name)
     model = onnx.load(path)
-    peaks = {tensor: np.abs(ends).max(axis=(0, 1)) for tensor, ends in channel_ranges(path, tensors_to_watch(model), inputs).items()}
+    peaks = {tensor: np.abs(ends).max(axis=(0, 1)) for tensor, ends in look(path, tensors_to_watch(model), inputs).ranges.items()}
     changed = equalise(model, peaks)
     assert changed, "a network in which no channel can be equalised would show nothing"
     onnx.checker.check_model(model, full_check=True)

@@ -20,7 +20,7 @@ from edge_latup.quantize.estimators import PERCENTILE
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.operators import choose_fastest, quantize_fastest_operators
 from edge_latup.quantize.prepared import prepare
-from edge_latup.quantize.ranges import channel_ranges, usual
+from edge_latup.quantize.ranges import look, usual
 from edge_latup.quantize.surgery.measure import Comparison, Effort
 from edge_latup.runtimes import open_session
 
@@ -63,7 +63,7 @@ def test_they_are_those_of_the_tensors_themselves(tiny_fp32: Artifact, tiny_cali
     with prepare(tiny_fp32.model_path, tiny_calibration.inputs, equalised=False, outputs=True) as prepared:
         module.onnxruntime_int8(tmp_path, prepared)
     found = ranges_in(tmp_path / "model.onnx")
-    expected = usual(channel_ranges(tiny_fp32.model_path, sorted(found), tiny_calibration.inputs))
+    expected = usual(look(tiny_fp32.model_path, sorted(found), tiny_calibration.inputs).ranges)
     for name, (low, high) in found.items():
         np.testing.assert_allclose((low, high), (min(expected[name][0], 0), max(expected[name][1], 0)), atol=(high - low) / 255)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -24,7 +24,7 @@ from edge_latup.quantize.grids import zero_aligned
 from edge_latup.quantize.histograms import histogram_of
 from edge_latup.quantize.methods import quantize
 from edge_latup.quantize.prepared import activations, looker, prepare
-from edge_latup.quantize.ranges import channel_ranges
+from edge_latup.quantize.ranges import look
 from edge_latup.quantize.static_int8 import openvino_int8
 from edge_latup.quantize.weights import SMALLEST
 from edge_latup.runtimes.openvino import import_openvino, openvino_core
@@ -74,7 +74,7 @@ def test_ranges_are_those_of_the_file_to_quantize(tiny_fp32: Artifact, images: l
     """They are not measured in it, but in its source, and divided by what its channels were divided by."""
     with prepare(tiny_fp32.model_path, images) as prepared:
         tensors = activations(onnx.load(tiny_fp32.model_path).graph)
-        own = channel_ranges(prepared.path, tensors, images)
+        own = look(prepared.path, tensors, images).ranges
         for name in tensors:
             expected = own[name][:, 0].min(axis=1).mean(), own[name][:, 1].max(axis=1).mean()
             np.testing.assert_allclose(prepared.known[name], expected, rtol=1e-4, atol=1e-6)

@@ -21,7 +21,7 @@ from unet_graph import image_of, outputs_of, unet_graph
 
 from edge_latup.errors import InputError
 from edge_latup.quantize import ranges as module
-from edge_latup.quantize.ranges import Looker, look, minmax_ranges
+from edge_latup.quantize.ranges import Looker, look, widest
 
 BOTH = pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 TENSORS = ("image", "skip", "up.y", "normed", "both", "probabilities")
@@ -39,7 +39,7 @@ def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.permutations([0, 1, 2]), st.integers(1, 3))
 def test_they_are_the_smallest_and_largest_values_over_the_inputs(runtime: Looker, unet: Path, order: list[int], count: int) -> None:
     images = [image_of(seed=seed) * (seed + 1) for seed in order[:count]]
-    found = minmax_ranges(unet, TENSORS, images, runtime=runtime)
+    found = widest(look(unet, TENSORS, images, runtime=runtime).ranges)
     seen = [outputs_of(onnx.load(unet), image, list(TENSORS)) for image in images]
     for name in TENSORS:
         expected = min(values[name].min() for values in seen), max(values[name].max() for values in seen)
@@ -60,7 +60,7 @@ def test_inputs_are_read_one_at_a_time_and_let_go(unet: Path, runtime: Looker) -
             yield image
             del image
 
-    minmax_ranges(unet, ["skip"], images(), runtime=runtime)
+    look(unet, ["skip"], images(), runtime=runtime)
     assert len(alive) == 4
 
 
@@ -68,8 +68,8 @@ PROBE = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from edge_latup.quantize.ranges import minmax_ranges
-minmax_ranges(Path(sys.argv[1]), sys.argv[2].split(","), [np.ones((1, 8, 64, 64, 64), np.float32)], runtime=sys.argv[3])
+from edge_latup.quantize.ranges import look
+look(Path(sys.argv[1]), sys.argv[2].split(","), [np.ones((1, 8, 64, 64, 64), np.float32)], runtime=sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -106,27 +106,29 @@ def test_samples_are_values_on_a_lattice(unet: Path, runtime: Looker, most: int,
         np.testing.assert_allclose(found.samples[name], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_of_a_tensor_of_unknown_shape_there_are_ranges_but_no_samples(unet: Path, tmp_path: Path) -> None:
-    """As in files of an opset whose Slice takes no steps, and behind operators that no shape is inferred through."""
-    found = look(unet, ["skip"], [image_of()])
-    model = onnx.load(unet)
-    model.opset_import[0].version = 9
-    slices = module._slices(model, ["skip"], image_of().shape)
-    assert set(found.samples) == {"skip"}
-    assert not slices
+@BOTH
+def test_of_a_file_whose_slices_take_no_steps_there_are_ranges_but_no_samples(tmp_path: Path, runtime: Looker) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4, 4, 4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "negated", ends[:1], ends[1:])
+    image = np.random.default_rng(0).normal(size=(1, 2, 4, 4, 4)).astype(np.float32)
+    for opset in (9, 10):
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), tmp_path / "model.onnx")
+        found = look(tmp_path / "model.onnx", ["y"], [image], runtime=runtime)
+        np.testing.assert_allclose(widest(found.ranges)["y"], (-image.max(), -image.min()), rtol=1e-6)
+        assert set(found.samples) == ({"y"} if opset == 10 else set())
 
 
 def test_the_file_is_not_changed(unet: Path) -> None:
     before = unet.read_bytes()
-    minmax_ranges(unet, ["skip", "skip"], [image_of()])
+    look(unet, ["skip", "skip"], [image_of()])
     assert unet.read_bytes() == before
 
 
 def test_what_cannot_be_calibrated_is_refused(unet: Path) -> None:
     with pytest.raises(InputError, match="has no tensor 'skipped'"):
-        minmax_ranges(unet, ["skipped"], [image_of()])
+        look(unet, ["skipped"], [image_of()])
     with pytest.raises(InputError, match="there are none") as caught:
-        minmax_ranges(unet, ["skip"], [])
+        look(unet, ["skip"], [])
     assert "--calibration" in caught.value.hint
 
 
@@ -136,4 +138,4 @@ def test_a_value_that_is_no_number_is_refused_with_tensor_and_input(unet: Path, 
     bad = image_of()
     bad[0, 0, 1, 2, 3] = value
     with pytest.raises(InputError, match="'image' is NaN or infinite for calibration input 2"):
-        minmax_ranges(unet, ["image"], [image_of(), bad], runtime=runtime)
+        look(unet, ["image"], [image_of(), bad], runtime=runtime)

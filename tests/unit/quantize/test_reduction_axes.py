@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 from small_graphs import drawn, model_of, run
 
-from edge_latup.quantize.ranges import Looker, channel_ranges
+from edge_latup.quantize.ranges import Looker, look
 
 
 def slices_graph(opset: int) -> onnx.ModelProto:
@@ -31,7 +31,7 @@ def slices_graph(opset: int) -> onnx.ModelProto:
 def test_each_channel_of_planes_and_of_volumes_has_its_range(tmp_path: Path, opset: int, runtime: Looker) -> None:
     model, images = slices_graph(opset), [drawn(seed, 1, 2, 4, 6, 3) for seed in range(2)]
     onnx.save(model, tmp_path / "model.onnx")
-    found = channel_ranges(tmp_path / "model.onnx", ["x", "planes", "scaled", "y"], images, runtime=runtime)
+    found = look(tmp_path / "model.onnx", ["x", "planes", "scaled", "y"], images, runtime=runtime).ranges
     for index, image in enumerate(images):
         scaled = run(model, image)[0]
         for name, values in (("x", image), ("planes", image), ("scaled", scaled), ("y", scaled)):

@@ -132,6 +132,7 @@ def read_case(files: CaseFiles, modalities: tuple[Modality, ...], *, with_label:
     label, convention = None, files.convention
     if marked:
         values = done[-1].values["label"]
-        convention = convention_of({int(value) for value in distinct_values(values)}, files.convention)
-        label = to_canonical(values, convention, str(marked))
+        found = distinct_values(values)
+        convention = convention_of({int(value) for value in found}, files.convention)
+        label = to_canonical(values, convention, str(marked), found)
     return Case(name=files.name, images=images, label=label, grid=done[0].grid, convention=convention)

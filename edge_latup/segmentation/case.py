@@ -196,6 +196,6 @@ def input_records(files: CaseFiles, spec: ModelSpec) -> dict[str, FileRecord]:
 
 def region_volumes_ml(label: NDArray[np.uint8], grid: Grid, regions: Iterable[Region]) -> dict[Region, float]:
     """Volume of each region in millilitres."""
-    counts = np.bincount(label.ravel(), minlength=4)
+    counts = [int(np.count_nonzero(label == value)) for value in range(4)]  # `bincount` would widen every voxel to int64
     voxel_mm3 = float(np.prod(grid.spacing_mm))
     return {region: float(sum(counts[value] for value in REGIONS[region])) * voxel_mm3 / 1000 for region in regions}

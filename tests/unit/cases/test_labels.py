@@ -54,6 +54,7 @@ def test_the_convention_told_by_name_and_values_gives_the_labels_back(label: NDA
     st.one_of(
         arrays(np.float32, 30, elements=st.floats(width=32, allow_nan=False)),
         arrays(np.float32, 30, elements=st.integers(0, 255)),
+        arrays(np.float32, 30, elements=st.integers(0, 5)),
         arrays(np.int16, 30),
         arrays(np.int64, 30),
         arrays(np.uint8, 30),

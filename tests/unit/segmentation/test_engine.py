@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from edge_latup.cases.labels import to_canonical
 from edge_latup.cases.orientation import Grid
@@ -22,7 +23,7 @@ from edge_latup.cases.read import Case
 from edge_latup.cases.write import write_label_map
 from edge_latup.errors import ArtifactError, InputError
 from edge_latup.runtimes.base import Batch, Kernel
-from edge_latup.segmentation.engine import segment
+from edge_latup.segmentation.engine import most_probable, segment
 from edge_latup.segmentation.windows import window_boxes, window_starts
 from edge_latup.spec import Blending, BrainCrop, CentreCrop, ModelSpec, Size, SlidingWindow
 
@@ -52,6 +53,15 @@ class Stub:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         return
+
+
+@given(
+    st.integers(1, 6).flatmap(lambda classes: arrays(np.float32, (classes, 3, 4, 2), elements=st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0])))
+)
+def test_the_most_probable_class_is_numpys_of_equals_too(output: np.ndarray) -> None:
+    np.testing.assert_array_equal(most_probable(output), output.argmax(axis=0))
+    turned = output.transpose(0, 3, 2, 1)
+    np.testing.assert_array_equal(most_probable(turned), turned.argmax(axis=0))
 
 
 def scores(batch: np.ndarray) -> np.ndarray:

@@ -36,8 +36,9 @@ from edge_latup.targets.host import describe_host, load_average
 CONVOLUTION: Final = re.compile("conv(?!ert)", re.IGNORECASE)
 """A Convert only changes the type of a tensor."""
 SESSION_NAME: Final = "session.json"
-WARM_UP_SECONDS: Final = 10.0
-"""After so long caches, clocks and memory are what they will be; a network that takes longer for one run is warm after one."""
+WARM_UP_SECONDS: Final = 5.0
+"""After so long caches, clocks and memory are what they will be; a network that takes longer for one run is warm after one: of LATUP-Net in
+FP32 the second run takes no longer than the third."""
 READY: Final = "ready"
 """What a worker whose runs are asked for says before it waits."""
 

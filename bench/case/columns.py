@@ -38,8 +38,10 @@ class Gain:
 
 
 def gains(run: LoadedComparison) -> list[Gain]:
-    """The gain of each of our rows whose policy PyTorch ran too."""
-    found = []
+    """The gain of each of our rows whose policy PyTorch ran too; none where MONAI was left out."""
+    found: list[Gain] = []
+    if run.full is None:
+        return found
     for name, row in run.rows.items():
         pytorch = FULL if row.policy == "sliding-window" else next(iter(_pytorch(run, row)), None)
         fp32 = _fp32(run, row)
@@ -77,6 +79,10 @@ def _agreement(region: Region) -> Callable[[Line], Value]:
 
 def _accuracy(region: Region) -> Callable[[Line], Value]:
     return lambda line: line.run.record.accuracy.get(line.row.name, {}).get(region)
+
+
+def _times(line: Line, other: CaseRow | None) -> Value:
+    return None if other is None else other.p50_s / line.row.p50_s
 
 
 def _against(line: Line) -> Value:
@@ -147,14 +153,14 @@ COLUMNS: Final[tuple[Column[Line], ...]] = (
         name="ratio_full",
         header="x full",
         about="p50 of MONAI on the full volume divided by this row's, in this run.",
-        value=lambda line: line.run.full.p50_s / line.row.p50_s,
+        value=lambda line: _times(line, line.run.full),
         spec=",.2f",
     ),
     Column(
         name="ratio_foreground",
         header="x crop",
         about="The same, of MONAI on its foreground crop.",
-        value=lambda line: line.run.foreground.p50_s / line.row.p50_s,
+        value=lambda line: _times(line, line.run.foreground),
         spec=",.2f",
     ),
     Column(name="agreement_wt", header="agree WT", about="Dice with the label map of `against`.", value=_agreement("WT"), spec=".4f"),

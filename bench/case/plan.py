@@ -31,7 +31,8 @@ class CasePlan:
     reference: the PyTorch artifact that MONAI slides its windows with.
     entries: our own rows' artifacts; one of them is FP32, with which the others' label maps are compared.
     overlap, blending: of the windows, on both sides.
-    repeats, seconds: warm runs of our own rows after the first, unless the seconds end first. monai_runs: all runs of MONAI's rows.
+    repeats, seconds: warm runs of our own rows after the first, unless the seconds end first. monai_runs: all runs of MONAI's rows; 0
+        leaves them out.
     """
 
     files: CaseFiles
@@ -71,7 +72,7 @@ def jobs(plan: CasePlan, out: Path) -> list[CaseJob]:
     pytorch = Entry(artifact=plan.reference, runtime="pytorch")
     own = [(entry, policy) for entry in plan.entries for policy in plan.policies]
     own += [(pytorch, policy) for policy in plan.policies if policy in ONE_PASS]
-    return [*(_own_job(plan, entry, policy, out) for entry, policy in own), *_monai_jobs(plan, out)]
+    return [*(_own_job(plan, entry, policy, out) for entry, policy in own), *(_monai_jobs(plan, out) if plan.monai_runs else [])]
 
 
 def _own_job(plan: CasePlan, entry: Entry, policy: OwnPolicy, out: Path) -> CaseJob:
@@ -115,9 +116,10 @@ def refuse_bad_plan(plan: CasePlan, out: Path) -> None:
         raise InputError(f"{out} is a file", "choose another --out: the records of a comparison are a folder")
     if comparison_path(out).exists():
         raise InputError(f"{out} already holds a comparison", "choose another --out: records are never mixed")
-    check_monai()
     _check_reference(plan.reference)
-    check_plain(with_spatial(plan.reference.manifest.spec, plan.windows))
+    if plan.monai_runs:
+        check_monai()
+        check_plain(with_spatial(plan.reference.manifest.spec, plan.windows))
     for entry in plan.entries:
         choose_runtime(entry.artifact, entry.runtime)
         _check_same_network(plan.reference, entry.artifact)

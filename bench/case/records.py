@@ -134,10 +134,10 @@ class ComparisonRecord(Record):
     """Of the case's volumes."""
     inputs: dict[Modality, FileRecord]
     rows: tuple[str, ...]
-    full: str
-    """The row of MONAI on the full volume, by which the others' seconds divide its own."""
-    foreground: str
-    """The row of MONAI on the foreground."""
+    full: str | None
+    """The row of MONAI on the full volume, by which the others' seconds divide its own; None where MONAI was left out."""
+    foreground: str | None
+    """The row of MONAI on the foreground, likewise."""
     agreements: tuple[Agreement, ...]
     accuracy: dict[str, dict[Region, float]]
     """Dice of each row's label map with the case's label; empty where the case has none."""

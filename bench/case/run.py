@@ -48,7 +48,8 @@ def compare(plan: CasePlan, out: Path, progress: Callable[[str], None]) -> Loade
     record = ComparisonRecord(
         started=started, command=plan.command, host=describe_host(), versions=versions_of(*PACKAGES), case=case.name,
         origin=origin_of(plan.files), shape=(x, y, z), inputs=input_records(plan.files, plan.reference.manifest.spec), rows=tuple(rows),
-        full=FULL, foreground=FOREGROUND, agreements=tuple(_agreements(plan, rows, labels)),
+        full=FULL if FULL in rows else None, foreground=FOREGROUND if FOREGROUND in rows else None,
+        agreements=tuple(_agreements(plan, rows, labels)),
         accuracy=_accuracy(case, labels, plan.reference.manifest.spec.found_regions),
     )  # fmt: skip
     write_record(record, comparison_path(out))
@@ -88,7 +89,7 @@ def _compared_with(plan: CasePlan, row: CaseRow) -> str | None:
         return FULL if row.name != FULL else None
     if row.name != own:
         return own
-    return FULL if row.policy == "sliding-window" else None
+    return FULL if row.policy == "sliding-window" and plan.monai_runs else None
 
 
 def _agreements(plan: CasePlan, rows: Mapping[str, CaseRow], labels: Mapping[str, Labels]) -> list[Agreement]:

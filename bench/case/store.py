@@ -27,14 +27,14 @@ class LoadedComparison:
     rows: Mapping[str, CaseRow]
 
     @property
-    def full(self) -> CaseRow:
-        """MONAI on the full volume."""
-        return self.rows[self.record.full]
+    def full(self) -> CaseRow | None:
+        """MONAI on the full volume, unless it was left out."""
+        return None if self.record.full is None else self.rows[self.record.full]
 
     @property
-    def foreground(self) -> CaseRow:
-        """MONAI on the foreground."""
-        return self.rows[self.record.foreground]
+    def foreground(self) -> CaseRow | None:
+        """MONAI on the foreground, unless it was left out."""
+        return None if self.record.foreground is None else self.rows[self.record.foreground]
 
     def agreement(self, row: str) -> Agreement | None:
         """Of a row's label map with that of the row it is compared with; None where it is compared with none."""
@@ -77,7 +77,8 @@ def load_comparison(folder: Path) -> LoadedComparison:
     for name, row in rows.items():
         if row.name != name:
             raise _error(folder, f"{row_path(folder, name)} is the row of {row.name!r}, not of {name!r}")
-    named = [record.full, record.foreground, *(name for found in record.agreements for name in (found.row, found.against))]
+    monai = [name for name in (record.full, record.foreground) if name is not None]
+    named = [*monai, *(name for found in record.agreements for name in (found.row, found.against))]
     if missing := [name for name in named if name not in rows]:
         raise _error(folder, f"{path} names {missing[0]!r}, which is not among its rows")
     for found in record.agreements:

@@ -26,8 +26,11 @@ def tables(run: LoadedComparison, *, full: bool = False) -> list[Table]:
     record = run.record
     lines = [Line(row=row, run=run) for row in run.rows.values()]
     title = f"{record.case} ({record.origin}), {'x'.join(str(side) for side in record.shape)}: files to label map"
+    rows = make_table(title, COLUMNS, lines, full=full)
+    if run.full is None:
+        return [rows]
     apart = "Where the gain over MONAI on the full volume comes from (gain = fewer voxels x runtime x precision)"
-    return [make_table(title, COLUMNS, lines, full=full), make_table(apart, GAINS, gains(run), full=full)]
+    return [rows, make_table(apart, GAINS, gains(run), full=full)]
 
 
 def cautions(run: LoadedComparison) -> list[str]:

@@ -54,7 +54,7 @@ def bench_case(
     blending: Annotated[str, typer.Option(help="Weights of a window's voxels, on both sides: constant or gaussian.")] = "constant",
     repeats: Annotated[int, typer.Option(min=1, help="Warm runs of each of our rows, unless --seconds ends first.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of warm runs after which a row has run enough.")] = 60.0,
-    monai_runs: Annotated[int, typer.Option(min=1, help="Runs of each MONAI row, which take minutes.")] = 1,
+    monai_runs: Annotated[int, typer.Option(min=0, help="Runs of each MONAI row, which take minutes; 0 leaves MONAI out.")] = 1,
     threads: Threads = 0,
 ) -> None:
     """Segment one case with MONAI and PyTorch and with our own engine, each in a process of its own: time, memory, agreement."""
@@ -66,7 +66,8 @@ def bench_case(
     from edge_latup.spec import Blending
 
     files, policies, weights = one_case(case), _policies(policy), parse_name(blending, get_args(Blending), "--blending")
-    check_monai()
+    if monai_runs:
+        check_monai()
     given = _artifacts(artifacts or [], reference, demo)
     plan = CasePlan(
         files=files, reference=given.reference, entries=given.entries, policies=policies, blending=weights, repeats=repeats,

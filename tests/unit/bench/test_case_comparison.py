@@ -17,7 +17,7 @@ from edge_latup.artifact import Artifact
 from edge_latup.bench.case import artifacts, plan, processes, stopwatch, with_monai, worker
 from edge_latup.bench.case.columns import COLUMNS, Line, gains
 from edge_latup.bench.case.plan import FOREGROUND, FULL, CasePlan, jobs, refuse_bad_plan
-from edge_latup.bench.case.policies import POLICIES, with_spatial
+from edge_latup.bench.case.policies import POLICIES, OwnPolicy, with_spatial
 from edge_latup.bench.case.records import CaseRow, CaseRun
 from edge_latup.bench.case.run import compare
 from edge_latup.bench.case.store import LoadedComparison, comparison_path, label_map_path, load_comparison, row_path
@@ -259,6 +259,22 @@ def test_without_monai_nothing_begins(case_plan: CasePlan, tmp_path: Path, monke
         compare(case_plan, tmp_path / "out", lambda _: None)
     assert caught.value.hint == "in edge-latup's folder: pip install -c constraints.txt '.[compare]'"
     assert not tree(tmp_path)
+
+
+def test_monai_can_be_left_out_and_need_not_be_installed(
+    case_plan: CasePlan, entries: tuple[Entry, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(with_monai, "installed", lambda package: package != "monai")
+    policies: tuple[OwnPolicy, ...] = ("centre-crop", "sliding-window")
+    plan = dataclasses.replace(case_plan, entries=entries[:1], policies=policies, repeats=1, monai_runs=0)
+    run = compare(plan, tmp_path / "out", lambda _: None)
+    assert list(run.rows) == ["fp32-centre-crop", "fp32-centre-crop-command", "fp32-sliding-window", "pytorch-centre-crop"]
+    assert (run.full, run.foreground, gains(run)) == (None, None, [])
+    assert {found.against for found in run.record.agreements} == {"fp32-centre-crop"}
+    (main,) = tables(run)
+    assert [row[0] for row in main.rows] == list(run.rows)
+    assert as_data(run)["rows"][0]["ratio_full"] is None
+    assert "monai-" not in to_markdown(run)
 
 
 def changed(artifact: Artifact, **fields: object) -> Artifact:

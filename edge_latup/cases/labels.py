@@ -48,17 +48,11 @@ def convention_of(values: set[int], named: Convention) -> Convention:
     return "brats-2023" if 3 in values else named
 
 
-def as_bytes(label: NDArray[np.generic]) -> NDArray[np.generic]:
-    """A label map of small whole numbers as uint8, any other as it is: looking through bytes takes a fraction of the time."""
-    with np.errstate(invalid="ignore"):  # what is no small whole number comes out changed
-        small = label.astype(np.uint8)
-    return small if np.array_equal(small, label) else label
-
-
 def distinct_values(label: NDArray[np.generic]) -> list[float]:
     """The values that occur, sorted; those of a label map of small whole numbers are counted instead of sorted."""
-    small = as_bytes(label)
-    if small.dtype != np.uint8:
+    with np.errstate(invalid="ignore"):  # what is no small whole number comes out changed, and goes the slow way
+        small = label.astype(np.uint8)
+    if not np.array_equal(small, label):
         return [float(value) for value in np.unique(label)]
     # A comparison of bytes is so fast that one for each usual value costs less than `bincount`, which widens them to int64 first.
     usual = {value: int(np.count_nonzero(small == value)) for value in USUAL}
@@ -83,11 +77,11 @@ def to_canonical(
             f"{source} holds label values {unknown[:8]}, which {convention} does not have (it has {sorted(known)})",
             CAVITY if convention == "brats-2023" and unknown == [4] else hint,
         )
-    small = label.astype(np.uint8)
-    canonical = small.copy(order="K")
+    numbers = label.astype(np.uint8)
+    canonical = numbers.copy(order="K")
     for value, meaning in known.items():
         if meaning != value:
-            canonical[small == value] = meaning
+            canonical[numbers == value] = meaning
     return canonical
 
 

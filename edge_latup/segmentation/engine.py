@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,9 +224,9 @@ def _label_values(spec: ModelSpec, outputs: Sequence[Image], covered: NDArray[np
     return labels
 
 
-def most_probable(output: Image) -> NDArray[np.uint8]:
-    """`output.argmax(axis=0)` of (classes, D, H, W); plane by plane and class by class it takes a sixth of numpy's time for that axis."""
-    winner = np.zeros(output.shape[1:], dtype=np.uint8)
+def most_probable(output: Image) -> NDArray[np.unsignedinteger[Any]]:
+    """`output.argmax(axis=0)` of (classes, D, H, W); plane by plane and class by class, in a fraction of numpy's time for that axis."""
+    winner = np.zeros(output.shape[1:], dtype=np.min_scalar_type(len(output)))
     for plane, won in zip(output.swapaxes(0, 1), winner, strict=True):
         best = plane[0]
         for index in range(1, len(plane)):

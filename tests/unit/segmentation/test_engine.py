@@ -64,6 +64,12 @@ def test_the_most_probable_class_is_numpys_of_equals_too(output: np.ndarray) -> 
     np.testing.assert_array_equal(most_probable(turned), turned.argmax(axis=0))
 
 
+def test_more_classes_than_a_byte_counts_have_a_most_probable_one() -> None:
+    output = np.zeros((300, 2, 2, 2), np.float32)
+    output[299, 0], output[256, 1] = 1, 1
+    np.testing.assert_array_equal(most_probable(output), output.argmax(axis=0))
+
+
 def scores(batch: np.ndarray) -> np.ndarray:
     """Probabilities (N, 4, D, H, W): background, and one class for each modality."""
     raw = np.concatenate([np.full_like(batch[:, :1], 0.4), batch], axis=1) ** 3
